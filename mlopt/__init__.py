@@ -1,0 +1,28 @@
+"""mlopt: takes a trained PyTorch model and gives back smaller, faster artifacts that were checked and measured.
+
+Importing `mlopt` does not import torch; the functions below do when they are first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from mlopt.api import bench, compress, load, prune
+    from mlopt.data import Data
+
+__all__ = ["Data", "bench", "compress", "load", "prune"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("bench", "compress", "load", "prune"):
+        from mlopt import api
+
+        return getattr(api, name)
+    if name == "Data":
+        from mlopt.data import Data
+
+        return Data
+    raise AttributeError(f"module 'mlopt' has no attribute '{name}'")

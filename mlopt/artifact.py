@@ -1,0 +1,111 @@
+"""What a pass takes and gives: a directory of files whose content is hashed, with a format and the signature of its tensors."""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+class Format(enum.StrEnum):
+    """What kind of thing an artifact is."""
+
+    MODULE = "module"
+    ONNX = "onnx"
+    TORCHSCRIPT = "torchscript"
+    AOTI = "aoti"
+    TENSORRT = "tensorrt"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input: `dims` are sizes or the name of a dynamic dimension; `dtype` is torch's name (`float32`, `int64`)."""
+
+    name: str
+    dims: tuple[int | str, ...]
+    dtype: str = "float32"
+
+    def sizes(self, dynamic: int = 2) -> tuple[int, ...]:
+        """Concrete sizes, every dynamic dimension set to `dynamic`."""
+        return tuple(dim if isinstance(dim, int) else dynamic for dim in self.dims)
+
+    def __str__(self) -> str:
+        text = f"{self.name}={','.join(str(dim) for dim in self.dims)}"
+        return text if self.dtype == "float32" else f"{text}:{self.dtype}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "dims": list(self.dims), "dtype": self.dtype}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> TensorSpec:
+        return cls(str(data["name"]), tuple(data["dims"]), str(data["dtype"]))
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished thing on disk. `root` is a directory; `main` the file in it that a runtime opens ("" for a bundle, the directory itself).
+
+    `digest` is the SHA-256 of the sorted (path, SHA-256) pairs of its files, so equal content has equal digest anywhere.
+    """
+
+    name: str
+    format: Format
+    root: Path
+    main: str
+    digest: str
+    inputs: tuple[TensorSpec, ...]
+    precision: str = "fp32"
+    target: str = ""
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """What a runtime opens."""
+        return self.root / self.main if self.main else self.root
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk of all its files, in bytes."""
+        return sum(file.stat().st_size for file in files_of(self.root))
+
+    def describe(self) -> dict[str, Any]:
+        """What the store writes beside the files; everything but where they are."""
+        data = asdict(self)
+        del data["root"], data["digest"]
+        return {**data, "format": str(self.format), "inputs": [spec.to_json() for spec in self.inputs]}
+
+    @classmethod
+    def from_description(cls, data: dict[str, Any], root: Path, digest: str) -> Artifact:
+        fields = dict(data)
+        fields["format"] = Format(fields["format"])
+        fields["inputs"] = tuple(TensorSpec.from_json(spec) for spec in fields["inputs"])
+        return cls(root=root, digest=digest, **fields)
+
+
+def files_of(root: Path) -> list[Path]:
+    """Regular files below a directory, sorted by path; symbolic links are not followed."""
+    return sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_json(data: Any) -> str:
+    """SHA-256 of a JSON value written canonically."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()
+
+
+def digest_of(hashes: dict[str, str]) -> str:
+    """The digest of a directory from its files' hashes."""
+    return sha256_json(sorted(hashes.items()))
+
+
+def hash_tree(root: Path) -> dict[str, str]:
+    """Relative path to SHA-256, for every file below `root`."""
+    return {path.relative_to(root).as_posix(): sha256_file(path) for path in files_of(root)}

@@ -1,0 +1,1 @@
+"""Is it faster? Protocol, statistics, environment."""

@@ -1,0 +1,114 @@
+"""Options that several commands share, and how results and progress are shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def stack(*decorators: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Several options as one decorator, in the order written."""
+
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+output_options = stack(
+    click.option("--json", "as_json", is_flag=True, help="The result as JSON on standard output, unstyled."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress."),
+    click.option("-v", "--verbose", is_flag=True, help="More progress: every epoch."),
+    click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="NO_COLOR is honoured."),
+)
+
+trust_options = stack(
+    click.option("--arch", metavar="PKG.MOD:FACTORY", help="What builds the network that a state dict belongs to."),
+    click.option("--arch-arg", "arch_args", multiple=True, metavar="NAME=VALUE", help="A keyword argument of the factory; repeatable."),
+    click.option(
+        "--allow-class", "allow_class", multiple=True, metavar="PKG.MOD.CLASS", help="A class that a model file may name; PKG.MOD.* for all."
+    ),
+    click.option("--trust-code", is_flag=True, help="Run what the file contains. Only for files you made yourself."),
+)
+
+input_option = click.option(
+    "--input", "inputs", multiple=True, metavar="[NAME=]DIMS[:DTYPE]", help="1,3,224,224 or ids=batch,128:int64; a word is dynamic; repeatable."
+)
+
+
+def parse_arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """`width=64` as {"width": 64}; values are JSON where they can be. Raises `UsageError`."""
+    from mlopt.errors import UsageError
+
+    out: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"--arch-arg {pair} is not NAME=VALUE", "for example --arch-arg width=64")
+        try:
+            out[name] = json.loads(value)
+        except ValueError:
+            out[name] = value
+    return out
+
+
+def comma(ctx: click.Context, parameter: click.Parameter, value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """`onnx,torchscript`, repeatable, as a tuple without duplicates."""
+    values = (value,) if isinstance(value, str) else value or ()
+    return tuple(dict.fromkeys(part.strip() for item in values for part in item.split(",") if part.strip()))
+
+
+def ints(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """`1,8` as (1, 8)."""
+    try:
+        out = tuple(int(part) for part in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"'{value}' is not a list of whole numbers") from error
+    if any(number < 1 for number in out):
+        raise click.BadParameter("sizes start at 1")
+    return out
+
+
+class Screen:
+    """Results on standard output, progress on standard error: a spinner on a terminal, one line a step elsewhere."""
+
+    def __init__(self, as_json: bool, quiet: bool, verbose: bool, color: str) -> None:
+        from rich.console import Console
+
+        force = {"always": True, "never": False, "auto": None}[color]
+        options: dict[str, Any] = {"force_terminal": force if force else None, "no_color": color == "never" or None, "highlight": False}
+        self.out, self.log = Console(**options), Console(stderr=True, **options)
+        self.as_json, self._quiet, self._verbose = as_json, quiet, verbose
+        self._status: Any = None
+
+    def say(self, line: str) -> None:
+        """One line of progress. Lines that end in `...` announce work; indented ones are detail for `-v`."""
+        if self._quiet or (line.startswith("    ") and not self._verbose):
+            return
+        from rich.markup import escape
+
+        if line.endswith("...") and self.log.is_terminal:
+            if self._status is None:
+                self._status = self.log.status(escape(line))
+                self._status.start()
+            self._status.update(escape(line))
+        elif not line.endswith("..."):
+            self.log.print(escape(line), soft_wrap=True)
+
+    def done(self) -> None:
+        """Take the spinner away."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def json(self, data: Any) -> None:
+        """The result, for scripts."""
+        sys.stdout.write(json.dumps(data, indent=1, default=str) + "\n")

@@ -1,0 +1,87 @@
+"""`mlopt compress`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlopt.cli.common import comma, input_option, ints, output_options, parse_arguments, stack, trust_options
+
+leaf_options = stack(
+    click.option("--quantize", multiple=True, callback=comma, metavar="int8,fp16", help="One ONNX file a precision and target."),
+    click.option("--target", multiple=True, callback=comma, metavar="cpu,tensorrt", help="Which runtimes INT8 files are made for. Default: cpu."),
+)
+
+run_options = stack(
+    click.option("-o", "--out", type=click.Path(path_type=Path), help="The run directory. Default: MODEL-mlopt."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+    click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of each measured runtime."),
+    click.option("--batch", default="1", callback=ints, show_default=True, help="Batch sizes to measure: 1,8"),
+    click.option("--budget", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Seconds of sampling a batch size."),
+    click.option("--no-bench", is_flag=True, help="Do not measure latency."),
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+    click.option("--plan", "plan_only", is_flag=True, help="Say what would run, and run nothing."),
+)
+
+
+@click.command(short_help="the main job")
+@click.argument("model")
+@run_options
+@click.option("--prune", metavar="AMOUNT", help="0.5 (half of the MACs), macs:0.5, params:0.5, channels:0.5")
+@click.option("--importance", type=click.Choice(["l2", "taylor"]), default="l2", show_default=True)
+@click.option("--round-to", type=click.IntRange(min=1), default=8, show_default=True, help="Widths stay multiples of this.")
+@click.option("--finetune", type=click.IntRange(min=0), default=0, metavar="EPOCHS", help="Train on the labels after pruning.")
+@click.option("--distill", type=click.IntRange(min=0), default=0, metavar="EPOCHS", help="Train with the unpruned model as teacher.")
+@click.option("--lr", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True)
+@click.option("--train-batch", type=click.IntRange(min=1), default=64, show_default=True, help="Batch size of training.")
+@leaf_options
+@click.option("--export", multiple=True, callback=comma, metavar="torchscript,onnx,aoti,tensorrt", help="Default: torchscript,onnx.")
+@click.option("--data", metavar="DATA", help="file.npz, a folder of class folders, or package.module:factory.")
+@click.option("--max-drop", type=click.FloatRange(min=0), metavar="POINTS", help="Accuracy points that may be lost; past it exit 1.")
+@click.option("--nproc", type=click.IntRange(min=1), default=1, show_default=True, help="Train under DistributedDataParallel.")
+@input_option
+@trust_options
+@output_options
+def command(**options: Any) -> int:
+    """Prune, recover, quantize, export, check, measure and report.
+
+    MODEL is a bundle, a .pt or .safetensors file, or package.module:factory; --export of an .onnx file works too.
+    """
+    from mlopt.cli.common import Screen
+    from mlopt.cli.execute import default_directory, execute
+    from mlopt.recipe import Model
+    from mlopt.synthesis import build_recipe
+
+    screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
+    model = Model(
+        path=options["model"],
+        arch=options["arch"],
+        arch_args=parse_arguments(options["arch_args"]),
+        allow_class=options["allow_class"],
+        trust_code=options["trust_code"],
+    )
+    recipe = build_recipe(
+        model,
+        prune=options["prune"],
+        importance=options["importance"],
+        round_to=options["round_to"],
+        finetune=options["finetune"],
+        distill=options["distill"],
+        training={"lr": options["lr"], "batch_size": options["train_batch"]},
+        quantize=options["quantize"],
+        export=options["export"] or ("torchscript", "onnx"),
+        target=options["target"] or ("cpu",),
+        input=options["inputs"],
+        data=options["data"],
+        max_drop=options["max_drop"],
+        nproc=options["nproc"],
+        seed=options["seed"],
+        threads=options["threads"],
+        batch=options["batch"],
+        device=options["device"],
+        bench=not options["no_bench"],
+        budget_s=options["budget"],
+    )
+    return execute(recipe, options["out"] or default_directory(options["model"]), screen, options["plan_only"])

@@ -1,0 +1,72 @@
+"""`mlopt doctor`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from mlopt.cli.common import output_options
+
+BACKENDS = (
+    ("eager, TorchScript", ("torch",), "pip install torch"),
+    ("ONNX export", ("onnx", "onnxscript"), "pip install 'mlopt[onnx]'"),
+    ("ONNX Runtime", ("onnxruntime",), "pip install 'mlopt[cpu]'"),
+    ("fp16", ("onnxconverter_common",), "pip install 'mlopt[onnx]'"),
+    ("TensorRT-RTX", ("tensorrt_rtx",), "pip install 'mlopt[rtx]'"),
+    ("TensorRT", ("tensorrt",), "pip install 'mlopt[tensorrt]'"),
+    ("Netron", ("netron",), "pip install 'mlopt[view]'"),
+    ("image folders", ("PIL",), "pip install pillow"),
+)
+
+
+def findings() -> dict[str, Any]:
+    """What is here and what is not; nothing heavy is imported."""
+    import shutil
+    from importlib.util import find_spec
+
+    from mlopt.bench.environment import fingerprint, version_of
+
+    backends = []
+    for name, packages, install in BACKENDS:
+        missing = [package for package in packages if find_spec(package) is None]
+        backends.append({"name": name, "ready": not missing, "install": install if missing else None})
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    backends.append({"name": "AOTInductor", "ready": bool(compiler), "install": None if compiler else "apt-get install g++"})
+    warnings = []
+    if version_of("onnxruntime") and version_of("onnxruntime-gpu"):
+        warnings.append("onnxruntime and onnxruntime-gpu are both installed and overwrite each other: uninstall both, install one")
+    torch, vision = version_of("torch") or "", version_of("torchvision") or ""
+    if vision and ("+cpu" in torch) != ("+cpu" in vision):
+        warnings.append(f"torch {torch} and torchvision {vision} come from different builds: importing torchvision will fail")
+    environment = fingerprint()
+    load, cores = environment["load_at_start"], environment["cores"]
+    if load and cores and load[0] > cores:
+        warnings.append(f"load average {load[0]:.1f} on {cores} cores: timings will be noisy")
+    if not any("vnni" in flag or "amx" in flag for flag in environment["isa"]):
+        warnings.append("this CPU has neither VNNI nor AMX: INT8 will gain little in ONNX Runtime")
+    return {"environment": environment, "backends": backends, "warnings": warnings}
+
+
+@click.command(short_help="the environment, and what is missing")
+@output_options
+def command(**options: Any) -> int:
+    """Say what this machine is, which backends are ready, and the line that installs each missing one."""
+    from mlopt.cli.common import Screen
+
+    screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
+    found = findings()
+    if screen.as_json:
+        screen.json(found)
+        return 0
+    environment = found["environment"]
+    screen.out.print(
+        f"{environment['cpu']}, {environment['cores']} cores, {' '.join(environment['isa'])}; GPU: {environment['gpu'] or 'none'}", markup=False
+    )
+    screen.out.print("  ".join(f"{name} {version}" for name, version in environment["versions"].items()), markup=False, soft_wrap=True)
+    for backend in found["backends"]:
+        mark = "[green]ready  [/]" if backend["ready"] else "[red]missing[/]"
+        screen.out.print(f"  {mark}  {backend['name']:20}{'' if backend['ready'] else backend['install'].replace('[', chr(92) + '[')}")
+    for warning in found["warnings"]:
+        screen.out.print(f"[yellow]warning[/]  {warning}")
+    return 0

@@ -1,0 +1,1 @@
+"""How a model gets in and out: safe loading, inputs, capture, counting, the pickle-free bundle."""

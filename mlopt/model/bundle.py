@@ -1,0 +1,157 @@
+"""The bundle: a module as a directory without pickle.
+
+    model.json            how the dense module is rebuilt (factory, or structure), and its input specs
+    surgery.json          what was cut since, in order
+    weights.safetensors   every parameter and buffer of the module as it is now
+
+Loading rebuilds the dense module (on the meta device where that works), replays the surgery, and loads the weights strictly.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from mlopt.artifact import TensorSpec
+from mlopt.errors import ModelRefused, UsageError
+from mlopt.model import structure
+from mlopt.model.trust import Trust, resolve_factory
+from mlopt.pruning.surgery import Surgery, apply, holders
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a bundle knows besides its weights. `origin`: `{"factory": ..., "arguments": {...}}` or `{"structure": {...}}`."""
+
+    origin: dict[str, Any]
+    inputs: tuple[TensorSpec, ...]
+    surgeries: tuple[Surgery, ...] = field(default=())
+
+    def cut(self, surgery: Surgery) -> Bundle:
+        """The same bundle with one more surgery."""
+        return Bundle(self.origin, self.inputs, (*self.surgeries, surgery))
+
+
+def canonical(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Every distinct parameter and buffer under its first name."""
+    seen: set[int] = set()
+    out = {}
+    for name, _, _, tensor in holders(module):
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            out[name] = tensor
+    return out
+
+
+def write(directory: Path, module: nn.Module, bundle: Bundle) -> None:
+    """Write a bundle into an existing directory (stage it: this is not atomic by itself)."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in canonical(module).items()}
+    storages = [tensor.untyped_storage().data_ptr() for tensor in tensors.values()]
+    if len(set(storages)) < len(storages):  # views of one storage: safetensors refuses to write them
+        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    save_file(tensors, directory / "weights.safetensors")
+    head = {"schema_version": SCHEMA_VERSION, **bundle.origin, "inputs": [spec.to_json() for spec in bundle.inputs]}
+    (directory / "model.json").write_text(json.dumps(head, indent=1, sort_keys=True) + "\n")
+    cuts = [surgery.to_json() for surgery in bundle.surgeries]
+    (directory / "surgery.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION, "surgeries": cuts}) + "\n")
+
+
+def read_head(directory: Path) -> Bundle:
+    """The bundle without its weights. Imports nothing. Raises `ModelRefused`."""
+    try:
+        head = json.loads((directory / "model.json").read_text())
+        cuts = json.loads((directory / "surgery.json").read_text())
+        for data in (head, cuts):
+            if data["schema_version"] > SCHEMA_VERSION:
+                raise ModelRefused(f"{directory} was written by a newer mlopt (schema {data['schema_version']})", "upgrade mlopt")
+        origin = {key: head[key] for key in ("factory", "arguments", "structure") if key in head}
+        inputs = tuple(TensorSpec.from_json(spec) for spec in head["inputs"])
+        return Bundle(origin, inputs, tuple(Surgery(**data) for data in cuts["surgeries"]))
+    except OSError as error:
+        raise ModelRefused(f"{directory} is not a whole bundle: {error}", "a bundle holds model.json, surgery.json, weights.safetensors") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelRefused(f"{directory} is not a readable bundle: {error}", "write it again with mlopt") from error
+
+
+def read(directory: Path, trust: Trust) -> tuple[nn.Module, Bundle]:
+    """The module as it was written, in evaluation or training mode as it was, and its bundle. Raises `ModelRefused`."""
+    bundle = read_head(directory)
+    if "factory" in bundle.origin:
+        reference = str(bundle.origin["factory"])
+        if trust.arch != reference and not trust.named(reference.replace(":", ".")) and not trust.trust_code:
+            raise ModelRefused(f"{directory} is rebuilt by calling {reference}", f"if you trust it: --arch {reference}")
+    else:
+        structure.check(bundle.origin, trust, str(directory))
+    try:
+        weights = load_file(directory / "weights.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise ModelRefused(f"{directory}/weights.safetensors cannot be read: {error}", "copy the bundle again") from error
+    try:
+        module = _dense(bundle, trust, meta=True)
+        for surgery in bundle.surgeries:
+            module = apply(module, surgery)
+        fill(module, weights)
+        if not _whole(module):
+            raise RuntimeError("tensors outside parameters and buffers")
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        module = _dense(bundle, trust, meta=False)  # a constructor that computes with its tensors
+        for surgery in bundle.surgeries:
+            module = apply(module, surgery)
+        try:
+            fill(module, weights)
+        except (RuntimeError, ValueError) as error:
+            raise ModelRefused(f"{directory}: {error}", "the factory has changed since the bundle was written") from error
+    return module, bundle
+
+
+def _dense(bundle: Bundle, trust: Trust, meta: bool) -> nn.Module:
+    if "structure" in bundle.origin:
+        return structure.rebuild(bundle.origin["structure"], trust)
+    if meta:
+        with torch.device("meta"):
+            return call_factory(str(bundle.origin["factory"]), bundle.origin.get("arguments", {}))
+    return call_factory(str(bundle.origin["factory"]), bundle.origin.get("arguments", {}))
+
+
+def call_factory(reference: str, arguments: dict[str, Any]) -> nn.Module:
+    """Build a module with a factory that the user named. Raises `UsageError`."""
+    factory = resolve_factory(reference)
+    try:
+        module = factory(**arguments)
+    except (NotImplementedError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise UsageError(f"{reference} raised {type(error).__name__}: {error}", "fix the factory or its --arch-arg values") from error
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"{reference} returned a {type(module).__name__}, not an nn.Module", "name a factory that returns the model")
+    return module
+
+
+def fill(module: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Put tensors in place by name, strictly: every one must be there, in its shape and dtype. Raises `ValueError`."""
+    wanted = canonical(module)
+    missing, extra = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    if missing or extra:
+        raise ValueError(f"weights do not fit the module: missing {missing[:3]}, unexpected {extra[:3]}")
+    new: dict[int, torch.Tensor] = {}
+    for name, old in wanted.items():
+        tensor = weights[name]
+        if tensor.shape != old.shape or tensor.dtype != old.dtype:
+            raise ValueError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}, the module wants {tuple(old.shape)} {old.dtype}")
+        new[id(old)] = nn.Parameter(tensor, old.requires_grad) if isinstance(old, nn.Parameter) else tensor
+    for _, table, key, tensor in list(holders(module)):
+        table[key] = new[id(tensor)]
+
+
+def _whole(module: nn.Module) -> bool:
+    """Whether nothing of the module is left on the meta device, plain tensor attributes included."""
+    return not any(isinstance(value, torch.Tensor) and value.is_meta for child in module.modules() for value in vars(child).values())

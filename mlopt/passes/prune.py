@@ -1,0 +1,74 @@
+"""`prune`: module to smaller module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from mlopt import recipe
+from mlopt.artifact import Artifact, Format
+from mlopt.context import RunContext
+from mlopt.errors import DataError
+from mlopt.model import bundle
+from mlopt.passes.base import PassResult
+from mlopt.pruning.engine import Declined, prune_module
+from mlopt.training.loop import recalibrate_batch_norm
+from mlopt.training.objectives import logits_of, supervised_loss
+
+PROOF_SAMPLES = 8
+TAYLOR_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class PrunePass:
+    config: recipe.Prune
+    takes: ClassVar[Format] = Format.MODULE
+    gives: ClassVar[Format] = Format.MODULE
+    version: ClassVar[int] = 1
+
+    def __call__(self, artifact: Artifact, stage: Path, run: RunContext) -> PassResult:
+        module, head = bundle.read(artifact.path, run.trust)
+        module.eval()
+        inputs, _ = run.samples(artifact, PROOF_SAMPLES)
+        losses: list[Callable[[], torch.Tensor]] = []
+        if self.config.importance == "taylor":
+            part = run.data.train
+            if part is None:
+                raise DataError("Taylor importance needs data with labels", "give --data, or use importance: l2")
+            for index, (batch, target) in enumerate(part.batches(32, seed=run.seed)):
+                if index >= TAYLOR_BATCHES or target is None:
+                    break
+                losses.append(lambda batch=batch, target=target: supervised_loss(logits_of(module(*batch)), target))  # type: ignore[misc]
+            if not losses:
+                raise DataError("Taylor importance needs labels, and the data has none", "use importance: l2")
+        try:
+            pruned = prune_module(
+                module,
+                inputs,
+                self.config.amount,
+                importance=self.config.importance,
+                spread=self.config.spread,
+                round_to=self.config.round_to,
+                floor=self.config.floor,
+                losses=losses,
+            )
+        except Declined as declined:
+            return PassResult(artifact, declined=declined.reason)
+        report = pruned.report
+        recalibrated = False
+        if self.config.recalibrate and run.data.train is not None:
+            recalibrated = recalibrate_batch_norm(pruned.module, run.data.train, seed=run.seed)
+        bundle.write(stage, pruned.module, head.cut(pruned.plan))
+        metrics = {
+            **{key: value for key, value in asdict(report).items() if key not in ("before", "after", "proof")},
+            "before": asdict(report.before),
+            "after": asdict(report.after),
+            "proof": report.proof.to_json(),
+            "recalibrated": recalibrated,
+            "summary": f"{report.reached:.1%} of the {report.amount.partition(':')[0]} remain; proof error {report.proof.error:.1e}",
+        }
+        return PassResult(replace(artifact, root=stage, digest=""), metrics)

@@ -1,0 +1,50 @@
+"""`torchscript`: module to TorchScript file."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from mlopt import recipe
+from mlopt.artifact import Artifact, Format
+from mlopt.context import RunContext
+from mlopt.errors import PassFailed
+from mlopt.model import bundle
+from mlopt.model.capture import plain_attention
+from mlopt.passes.base import PassResult
+
+FILE = "model.torchscript.pt"
+
+
+@dataclass(frozen=True)
+class TorchScriptPass:
+    config: recipe.TorchScript
+    takes: ClassVar[Format] = Format.MODULE
+    gives: ClassVar[Format] = Format.TORCHSCRIPT
+    version: ClassVar[int] = 1
+
+    def __call__(self, artifact: Artifact, stage: Path, run: RunContext) -> PassResult:
+        module, _ = bundle.read(artifact.path, run.trust)
+        module.eval().requires_grad_(False)
+        inputs, _ = run.samples(artifact, 2)
+        how, why = "script", ""
+        with warnings.catch_warnings(), torch.no_grad(), plain_attention():
+            warnings.simplefilter("ignore")
+            try:
+                program: Any = torch.jit.freeze(torch.jit.script(module))
+                program(*inputs)  # what compiles may still not run
+            except Exception as error:  # the script compiler raises its own many kinds
+                lines = [line for line in str(error).splitlines() if line.strip()]
+                how, why = "trace", lines[0].strip() if lines else type(error).__name__
+                try:
+                    program = torch.jit.freeze(torch.jit.trace(module, inputs, check_trace=False))
+                except Exception as failure:
+                    line = (str(failure).strip().splitlines() or [""])[0]
+                    raise PassFailed(f"TorchScript can neither script nor trace the model: {line}", "leave out torchscript") from failure
+            torch.jit.save(program, str(stage / FILE))  # type: ignore[no-untyped-call]
+        made = Artifact(FILE, Format.TORCHSCRIPT, stage, FILE, "", artifact.inputs)
+        return PassResult(made, {"how": how, "why_not_scripted": why, "summary": how})

@@ -1,0 +1,117 @@
+"""Sizes that are written in a user's forward: which attributes hold them, and what they become.
+
+`x.view(b, n, self.num_heads, self.head_dim)` after a cut of the heads needs `num_heads` changed. The graph knows which node changed its
+size from what to what, and which module wrote it; an attribute of that module (or of one that encloses it) with the old value is a
+candidate. Candidates are tried, smallest set first, and only a set with which the proof holds is taken.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+from torch.fx import Node
+
+from mlopt.pruning.propagation import Propagation, Value
+from mlopt.pruning.surgery import LEAVES, Surgery
+
+MAX_TRIALS = 24
+MAX_LEVELS = 3
+LIKELY = re.compile(r"head|group|dim|width|channel|hidden|feature|size|embed|chunk", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One attribute of one class, with the paths where it would be changed."""
+
+    class_name: str
+    attribute: str
+    changes: tuple[tuple[str, Any, Any], ...]
+    """(module path, old value, new value)"""
+
+
+def module_path(key: str) -> str:
+    """The real path of an `nn_module_stack` entry: export marks repeated calls as `block@1`."""
+    return key.split("@")[0]
+
+
+def changed_sizes(value: Value, flow: Propagation, dropped: NDArray[np.bool_]) -> set[tuple[int, int]]:
+    """(old, new) for every dimension that shrank."""
+    if isinstance(value, tuple):
+        return set().union(*(changed_sizes(item, flow, dropped) for item in value)) if value else set()
+    out = set()
+    for dim in value or []:
+        kept = int(np.count_nonzero(~dropped[flow.labels.find(dim)]))
+        if kept != len(dim):
+            out.add((len(dim), kept))
+    return out
+
+
+def enclosing(node: Node) -> list[str]:
+    """Paths of the modules that enclose a node, innermost first."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return [module_path(entry[0]) for entry in reversed(stack.values())]
+
+
+def find_candidates(module: nn.Module, flow: Propagation, dropped: NDArray[np.bool_]) -> list[Candidate]:
+    """Attributes that may hold a changed size, the likeliest names first."""
+    found: dict[tuple[str, str], dict[str, tuple[Any, Any]]] = {}
+    for node in flow.resized:
+        pairs = changed_sizes(flow.values[node], flow, dropped)
+        for path in enclosing(node)[:MAX_LEVELS] if pairs else []:
+            try:
+                owner = module.get_submodule(path)
+            except AttributeError:
+                continue
+            if isinstance(owner, LEAVES):
+                continue
+            for name, value in vars(owner).items():
+                if name.startswith("_") or name == "training":
+                    continue
+                new = renewed(value, pairs)
+                if new is not None:
+                    found.setdefault((type(owner).__qualname__, name), {})[path] = (value, new)
+    candidates = [
+        Candidate(class_name, name, tuple((path, old, new) for path, (old, new) in where.items())) for (class_name, name), where in found.items()
+    ]
+    return sorted(candidates, key=lambda c: LIKELY.search(c.attribute) is None)
+
+
+def renewed(value: Any, pairs: set[tuple[int, int]]) -> Any:
+    """The value with old sizes replaced, or None where there is none in it."""
+    sizes = dict(pairs)
+    if len(sizes) != len(pairs):
+        return None  # one old size with two new ones: no attribute can hold both
+    if type(value) is int:
+        return sizes.get(value)
+    if isinstance(value, (tuple, list)) and value and all(type(item) is int for item in value) and any(item in sizes for item in value):
+        return [sizes.get(item, item) for item in value]
+    return None
+
+
+def proposals(candidates: list[Candidate]) -> Iterator[tuple[Candidate, ...]]:
+    """Sets of candidates to try: none, all likely ones, all, then every single one, pair, ..."""
+    likely = tuple(c for c in candidates if LIKELY.search(c.attribute))
+    seen = set()
+    sets = itertools.chain([(), likely, tuple(candidates)], *(itertools.combinations(candidates, size) for size in range(1, len(candidates))))
+    for chosen in sets:
+        if chosen not in seen:
+            seen.add(chosen)
+            yield chosen
+        if len(seen) >= MAX_TRIALS:
+            return
+
+
+def with_candidates(surgery: Surgery, chosen: tuple[Candidate, ...]) -> Surgery:
+    """A copy of the surgery that also changes these attributes."""
+    attributes = {path: dict(changes) for path, changes in surgery.attributes.items()}
+    for candidate in chosen:
+        for path, old, new in candidate.changes:
+            attributes.setdefault(path, {})[candidate.attribute] = [list(old) if isinstance(old, (tuple, list)) else old, new]
+    return Surgery(surgery.weights, attributes, surgery.modules)

@@ -1,0 +1,45 @@
+"""Operators that act on each element alone: aligned labels are united."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Node
+
+from mlopt.pruning.propagation import Propagation, Value, rule, shape
+
+
+def tensors(node: Node) -> list[Node]:
+    """The tensor arguments of a node."""
+    return [source for source in node.all_input_nodes if isinstance(source.meta.get("val"), torch.Tensor)]
+
+
+@rule("pointwise", "where", "masked_fill", "hardswish", "hardsigmoid", "silu", "gelu", "mish", "softplus", "elu", "leaky_relu", "hardtanh")
+@rule("relu6", "relu", "sigmoid", "tanh", "pow", "rsub", "addcmul", "prelu", "_prelu_kernel", "fill", "celu", "selu", "hardshrink")
+def pointwise(flow: Propagation, node: Node) -> Value:
+    """Unite what is aligned. `prelu` has its own weight, aligned with the channels by the decomposition."""
+    return flow.broadcast(tensors(node), shape(node))
+
+
+@rule("clone", "alias", "detach", "_to_copy", "contiguous", "lift_fresh_copy", "dropout", "bernoulli", "to", "type_as")
+@rule("full_like", "zeros_like", "ones_like", "empty_like", "rand_like", "randn_like")
+def same(flow: Propagation, node: Node) -> Value:
+    """The output has the labels of the first input."""
+    return flow.of(node.args[0])
+
+
+@rule("native_dropout")
+def native_dropout(flow: Propagation, node: Node) -> Value:
+    labels = flow.of(node.args[0])
+    return labels, labels
+
+
+@rule("full", "arange", "zeros", "ones", "scalar_tensor", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "eye")
+def made(flow: Propagation, node: Node) -> Value:
+    """A constant made in forward: its size is written in the code, so it is pinned."""
+    return flow.all_pinned(node)
+
+
+@rule("_assert_async", "_assert_scalar", "_assert_tensor_metadata", "sym_size", "sym_constrain_range_for_size")
+def checked(flow: Propagation, node: Node) -> Value:
+    """An assertion moves no data."""
+    return None

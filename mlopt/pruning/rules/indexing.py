@@ -1,0 +1,112 @@
+"""Operators that take or join ranges of a dimension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch.fx import Node
+
+from mlopt.pruning.labels import pinned
+from mlopt.pruning.propagation import Propagation, TensorLabels, Value, op_name, rule, shape
+
+
+@rule("cat", "concat")
+def cat(flow: Propagation, node: Node) -> Value:
+    sizes = shape(node)
+    raw: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    dim = int(raw) % len(sizes)
+    parts = [flow.of(part) for part in node.args[0] if len(shape(part)) == len(sizes)]  # type: ignore[union-attr,arg-type]
+    out: TensorLabels = []
+    for position in range(len(sizes)):
+        if position == dim:
+            out.append(np.concatenate([part[position] for part in parts]))
+            continue
+        for part in parts[1:]:
+            flow.union(parts[0][position], part[position])
+        out.append(parts[0][position])
+    return out
+
+
+@rule("stack")
+def stack(flow: Propagation, node: Node) -> Value:
+    sizes = shape(node)
+    raw: Any = node.args[1] if len(node.args) > 1 else 0
+    parts = [flow.of(part) for part in node.args[0]]  # type: ignore[union-attr]
+    for part in parts[1:]:
+        for a, b in zip(parts[0], part, strict=True):
+            flow.union(a, b)
+    out = list(parts[0])
+    out.insert(int(raw) % len(sizes), pinned(len(parts)))
+    return out
+
+
+@rule("split_with_sizes", "split", "chunk", "split_copy", "split_with_sizes_copy")
+def split(flow: Propagation, node: Node) -> Value:
+    """Ranges of one dimension. Equal chunks in the code stay equal only if their cuts are equal; `mend` sees to the sizes."""
+    labels = flow.of(node.args[0])
+    raw: Any = node.kwargs.get("dim", node.args[2] if len(node.args) > 2 else 0)
+    dim = int(raw) % len(labels)
+    parts = [int(value.shape[dim]) for value in node.meta["val"]]
+    if len(set(parts)) == 1 and len(parts) > 1:
+        # `chunk(n)` and `split(size)` compute their sizes from the whole: tie the parts so that they stay equal.
+        rows = labels[dim].reshape(len(parts), -1)
+        for row in rows[1:]:
+            flow.union(rows[0], row)
+    flow.resized[node] = None
+    out, start = [], 0
+    for size in parts:
+        out.append([*labels[:dim], labels[dim][start : start + size], *labels[dim + 1 :]])
+        start += size
+    return tuple(out)
+
+
+@rule("unbind")
+def unbind(flow: Propagation, node: Node) -> Value:
+    labels = flow.of(node.args[0])
+    raw: Any = node.args[1] if len(node.args) > 1 else 0
+    dim = int(raw) % len(labels)
+    flow.pin(labels[dim])
+    return tuple([*labels[:dim], *labels[dim + 1 :]] for _ in labels[dim])
+
+
+@rule("select", "select_copy")
+def select(flow: Propagation, node: Node) -> Value:
+    labels = flow.of(node.args[0])
+    dim = int(node.args[1]) % len(labels)  # type: ignore[call-overload]
+    flow.pin(labels[dim])
+    return [*labels[:dim], *labels[dim + 1 :]]
+
+
+@rule("slice", "slice_copy", "narrow")
+def slice_(flow: Propagation, node: Node) -> Value:
+    """A range with fixed ends: written in the code, so the dimension is pinned unless the whole of it is taken."""
+    labels = flow.of(node.args[0])
+    raw: Any = node.args[1] if len(node.args) > 1 else 0
+    dim = int(raw) % len(labels)
+    sizes = shape(node)
+    if sizes[dim] == len(labels[dim]):
+        return labels
+    flow.pin(labels[dim])
+    return [*labels[:dim], pinned(sizes[dim]), *labels[dim + 1 :]]
+
+
+@rule("index", "index_select", "gather")
+def index(flow: Propagation, node: Node) -> Value:
+    """Picked by value: the indexed dimensions are pinned, the others pass through."""
+    labels, sizes = flow.of(node.args[0]), shape(node)
+    if op_name(node) == "index_select":
+        dim = int(node.args[1]) % len(labels)  # type: ignore[call-overload]
+        flow.pin(labels[dim])
+        return [*labels[:dim], pinned(sizes[dim]), *labels[dim + 1 :]]
+    if op_name(node) == "gather":
+        return flow.give_up(node)
+    picks: Any = node.args[1]
+    where = [dim for dim, pick in enumerate(picks) if pick is not None]
+    if not where or where != list(range(where[0], where[-1] + 1)):
+        return flow.give_up(node)
+    for dim in where:
+        flow.pin(labels[dim])
+        flow.pin_value(flow.of(picks[dim]))
+    made = len(sizes) - (len(labels) - len(where))
+    return [*labels[: where[0]], *(pinned(size) for size in sizes[where[0] : where[0] + made]), *labels[where[-1] + 1 :]]

@@ -1,0 +1,61 @@
+"""Normalisations. Where statistics are taken over a dimension, cutting it would change them: that dimension is pinned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch.fx import Node
+
+from mlopt.pruning.labels import pinned
+from mlopt.pruning.propagation import Propagation, Value, rule
+
+
+def unite_weights(flow: Propagation, channels: Any, weights: Any) -> None:
+    """Per-channel weights (or None) follow the channels."""
+    for weight in weights:
+        if isinstance(weight, Node):
+            flow.union(channels, flow.of(weight)[0])
+
+
+@rule("_native_batch_norm_legit_no_training", "native_batch_norm", "_native_batch_norm_legit", "batch_norm")
+def batch_norm(flow: Propagation, node: Node) -> Value:
+    """Frozen statistics a channel: channels go one by one."""
+    x = flow.of(node.args[0])
+    unite_weights(flow, x[1], node.args[1:5])
+    return (x, [pinned(0)], [pinned(0)]) if isinstance(node.meta["val"], (tuple, list)) else x
+
+
+@rule("instance_norm")
+def instance_norm(flow: Propagation, node: Node) -> Value:
+    x = flow.of(node.args[0])
+    unite_weights(flow, x[1], node.args[1:5])
+    return x
+
+
+@rule("layer_norm", "native_layer_norm", "rms_norm")
+def layer_norm(flow: Propagation, node: Node) -> Value:
+    """Statistics over the last dimensions: those are pinned, and their weights with them."""
+    x = flow.of(node.args[0])
+    count = len(node.args[1])  # type: ignore[arg-type]
+    flow.pin(*x[len(x) - count :])
+    for weight in node.args[2:4]:
+        if isinstance(weight, Node):
+            flow.pin_value(flow.of(weight))
+    statistics = [*x[: len(x) - count], *(pinned(1) for _ in range(count))]
+    return (x, statistics, statistics) if isinstance(node.meta["val"], (tuple, list)) else x
+
+
+@rule("group_norm")
+def group_norm(flow: Propagation, node: Node) -> Value:
+    """Statistics over a group of channels: whole groups go, so labels are tied within a group. One group: pinned."""
+    x, groups = flow.of(node.args[0]), int(node.args[1])  # type: ignore[call-overload]
+    channels = x[1]
+    unite_weights(flow, channels, node.args[2:4])
+    if groups == 1:
+        flow.pin(channels)
+    else:
+        rows = channels.reshape(groups, -1)
+        flow.union(np.repeat(rows[:, 0], rows.shape[1]), channels)
+        flow.resized[node] = None
+    return x

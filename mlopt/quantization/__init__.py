@@ -1,0 +1,1 @@
+"""Precision: a scheme is data, and the target decides it."""

@@ -1,0 +1,250 @@
+"""The recipe: what is done to a model, as YAML and as frozen pydantic models.
+
+One class a pass, told apart by its `pass:` key. Unknown and duplicate keys, YAML aliases and bad values are refused with their line.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from mlopt.errors import RecipeError, UsageError
+
+MAX_BYTES = 256 * 1024
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Model(_Frozen):
+    """Where the model comes from, and what its file may name. See `docs/security.md`."""
+
+    path: str = Field(description="A file, a bundle, or package.module:factory. A relative path is read from the working directory.")
+    arch: str | None = Field(None, description="package.module:factory that builds the module a state dict belongs to.")
+    arch_args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory.")
+    allow_class: tuple[str, ...] = Field((), description="Classes that a pickled module may name: package.module.Class or package.module.*")
+    trust_code: bool = Field(False, description="Run whatever the file contains. Only for files you made yourself.")
+
+
+class _Trainer(_Frozen):
+    epochs: Annotated[int, Field(ge=1)] = 5
+    batch_size: Positive = 64
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="Share of the steps over which the rate rises; cosine decay follows.")
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_steps: Positive | None = None
+
+
+class Train(_Trainer):
+    """Train on the labels."""
+
+    pass_: Literal["train"] = Field("train", alias="pass")
+
+
+class Finetune(_Trainer):
+    """Train further on the labels, to recover what pruning cost."""
+
+    pass_: Literal["finetune"] = Field("finetune", alias="pass")
+
+
+class Distill(_Trainer):
+    """Train further with the unpruned model as teacher (Hinton et al., arXiv 1503.02531)."""
+
+    pass_: Literal["distill"] = Field("distill", alias="pass")
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    alpha: Annotated[float, Field(ge=0, le=1)] = Field(0.5, description="Weight of the teacher's term; the labels get the rest.")
+
+
+class Prune(_Frozen):
+    """Structured pruning to a named budget."""
+
+    pass_: Literal["prune"] = Field("prune", alias="pass")
+    amount: str = Field("macs:0.5", description="macs:0.5, params:0.5 or channels:0.5: the share that goes.")
+    importance: Literal["l2", "taylor"] = "l2"
+    spread: Literal["uniform", "global"] = "uniform"
+    round_to: Positive = Field(8, description="Widths stay multiples of this.")
+    floor: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="No width falls below this share of itself.")
+    recalibrate: bool = Field(True, description="Estimate batch-norm statistics again on training data, before any training.")
+
+    @field_validator("amount", mode="before")
+    @classmethod
+    def _amount(cls, value: Any) -> str:
+        return str(value)
+
+
+class TorchScript(_Frozen):
+    """A TorchScript file: scripted, or traced where scripting fails."""
+
+    pass_: Literal["torchscript"] = Field("torchscript", alias="pass")
+
+
+class Onnx(_Frozen):
+    """An ONNX file, through torch.export."""
+
+    pass_: Literal["onnx"] = Field("onnx", alias="pass")
+    opset: Annotated[int, Field(ge=18, le=23)] = 20
+
+
+class Aoti(_Frozen):
+    """An AOTInductor package. Slow to compile: tens of seconds to minutes."""
+
+    pass_: Literal["aoti"] = Field("aoti", alias="pass")
+
+
+class Quantize(_Frozen):
+    """A copy of the ONNX file in another precision, for one target."""
+
+    pass_: Literal["quantize"] = Field("quantize", alias="pass")
+    precision: Literal["int8", "fp16"] = "int8"
+    target: Literal["cpu", "tensorrt"] = "cpu"
+    calibration: Literal["minmax", "percentile", "entropy"] = "minmax"
+    samples: Positive = 256
+
+
+class TensorRT(_Frozen):
+    """A TensorRT engine: of TensorRT-RTX (built without a GPU) or of datacenter TensorRT."""
+
+    pass_: Literal["tensorrt"] = Field("tensorrt", alias="pass")
+    flavour: Literal["rtx", "tensorrt"] = "rtx"
+    source: Literal["fp32", "fp16", "int8"] = Field("fp32", description="Which ONNX file it is built from.")
+    max_batch: Positive = Field(8, description="Upper end of the profile of dynamic dimensions.")
+    timeout_s: Annotated[float, Field(gt=0)] = 600.0
+
+
+Step = Annotated[
+    Train | Finetune | Distill | Prune | TorchScript | Onnx | Aoti | Quantize | TensorRT,
+    Field(discriminator="pass_"),
+]
+
+
+class Tolerance(_Frozen):
+    """How far an artifact may be from the module it came from. `max_error` is relative to the largest reference output."""
+
+    max_error: Annotated[float, Field(gt=0)]
+    min_cosine: Annotated[float, Field(gt=0, le=1)]
+
+
+class Parity(_Frozen):
+    """One tolerance a precision; a NaN or an Inf always fails."""
+
+    samples: Positive = 64
+    fp32: Tolerance = Tolerance(max_error=1e-3, min_cosine=0.99999)
+    fp16: Tolerance = Tolerance(max_error=5e-2, min_cosine=0.999)
+    int8: Tolerance = Tolerance(max_error=1.0, min_cosine=0.9)
+
+
+class Bench(_Frozen):
+    """How latency is measured: blocks of calls, interleaved over all artifacts, each in a process of its own."""
+
+    threads: Positive = 1
+    batch: tuple[Positive, ...] = (1,)
+    budget_s: Annotated[float, Field(gt=0)] = Field(10.0, description="Seconds of sampling for each batch size, at most.")
+    enabled: bool = True
+
+
+class Recipe(_Frozen):
+    """A whole run."""
+
+    version: Literal[1] = 1
+    model: Model
+    input: tuple[str, ...] = Field((), description="[name=]dims[:dtype], in positional order; a word is a dynamic dimension.")
+    data: str | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    nproc: Positive = 1
+    max_drop: Annotated[float, Field(ge=0)] | None = Field(None, description="Accuracy points that may be lost.")
+    passes: Annotated[tuple[Step, ...], Field(min_length=1)]
+    parity: Parity = Parity()
+    bench: Bench = Bench()
+
+    def to_yaml(self) -> str:
+        """The recipe as a file that gives this recipe again; defaults are written out, so that later defaults change nothing."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+
+
+TRUNK = ("train", "prune", "finetune", "distill")
+"""Passes that take a module and give a module; all others are leaves."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses aliases and duplicate keys, and remembers the line of every value."""
+
+
+def _fail(mark: Any, what: str, where: str) -> RecipeError:
+    line = f"{where}:{mark.line + 1}" if mark is not None else where
+    return RecipeError(f"{line}: {what}", "`mlopt schema` prints what a recipe may hold")
+
+
+def _lines(node: yaml.Node, where: str, at: tuple[Any, ...], out: dict[tuple[Any, ...], int]) -> None:
+    out[at] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise _fail(key.start_mark, f"the key '{key.value}' is given twice", where)
+            seen.add(key.value)
+            _lines(value, where, (*at, key.value), out)
+            out[(*at, key.value)] = key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _lines(value, where, (*at, index), out)
+
+
+def parse_yaml(text: str, where: str) -> tuple[Any, dict[tuple[Any, ...], int]]:
+    """The plain value of a YAML text, and the line of every path in it. Raises `RecipeError`."""
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                raise _fail(event.start_mark, "YAML anchors and aliases are not allowed in a recipe", where)
+        node = yaml.compose(text, Loader=_Loader)
+        if node is None:
+            raise RecipeError(f"{where}: the recipe is empty", "start from one of recipes/*.yaml")
+        lines: dict[tuple[Any, ...], int] = {}
+        _lines(node, where, (), lines)
+        return yaml.load(text, Loader=_Loader), lines  # noqa: S506 - _Loader is a SafeLoader
+    except yaml.YAMLError as error:
+        raise _fail(getattr(error, "problem_mark", None), str(getattr(error, "problem", error)), where) from error
+    except RecursionError as error:
+        raise RecipeError(f"{where}: nested too deeply") from error
+
+
+def parse(text: str, where: str = "recipe") -> Recipe:
+    """A recipe from YAML. Raises `RecipeError` naming the line."""
+    data, lines = parse_yaml(text, where)
+    if not isinstance(data, dict):
+        raise RecipeError(f"{where}:1: a recipe is a mapping with the keys model and passes", "start from one of recipes/*.yaml")
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = tuple(part for part in first["loc"] if not (isinstance(part, str) and part in _TAGS and part not in data))
+        line = max((line for at, line in lines.items() if at == path[: len(at)]), default=1)
+        known = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+        name = ".".join(str(part) for part in path)
+        raise RecipeError(f"{where}:{line}: {name}: {known}", "`mlopt schema` prints what a recipe may hold") from error
+
+
+_TAGS = {"train", "finetune", "distill", "prune", "torchscript", "onnx", "aoti", "quantize", "tensorrt"}
+
+
+def load(path: Path) -> Recipe:
+    """A recipe from a file of at most 256 kB. Raises `RecipeError`, or `UsageError` when it cannot be read."""
+    try:
+        if os.stat(path).st_size > MAX_BYTES:
+            raise RecipeError(f"{path} is larger than {MAX_BYTES // 1024} kB: that is no recipe")
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", "give the path of a recipe") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not a text file", "give the path of a recipe") from error

@@ -1,0 +1,300 @@
+"""What a report says, before it is rendered: first what a busy person needs, then the tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One bar of a chart. `text` is printed beside it."""
+
+    label: str
+    value: float
+    text: str
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A bar chart. `better` says which way is good, in words."""
+
+    title: str
+    better: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """Everything a renderer needs."""
+
+    title: str
+    status: str
+    headlines: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    passes: tuple[tuple[str, ...], ...]
+    charts: tuple[Chart, ...]
+    facts: tuple[tuple[str, str], ...]
+    why: tuple[str, ...]
+    not_measured: tuple[str, ...]
+    recipe: str
+
+
+def size(count: float | None) -> str:
+    """Bytes for people."""
+    if count is None:
+        return "-"
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people, three digits."""
+    if seconds is None:
+        return "-"
+    for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.3g} {unit}" if seconds * factor < 1000 else f"{seconds * factor:.0f} {unit}"
+    return f"{seconds * 1e9:.0f} ns"
+
+
+def number(value: float | None) -> str:
+    """A count for people."""
+    if value is None:
+        return "-"
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def ratio(row: dict[str, Any] | None) -> str:
+    """`3.20x (3.10-3.31)`."""
+    return f"{row['estimate']:.2f}x ({row['low']:.2f}-{row['high']:.2f})" if row else "1.00x"
+
+
+def _bench_of(record: Record, name: str, batch: int) -> dict[str, Any] | None:
+    return next((row for row in record["bench"] if row["artifact"] == name and row["batch"] == batch), None)
+
+
+def _first_batch(record: Record) -> int:
+    return int(record["bench"][0]["batch"]) if record["bench"] else 1
+
+
+def _accuracy_of(record: Record, name: str) -> float | None:
+    if record["accuracy"] is None:
+        return None
+    if name == "eager dense":
+        return float(record["accuracy"]["baseline"])
+    if name == "eager compressed":
+        values = [record["accuracy"]["after"].get(entry["name"]) for entry in record["passes"] if entry["pass"] in _TRUNK]
+        found = [value for value in values if value is not None]
+        return float(found[-1]) if found else float(record["accuracy"]["baseline"])
+    return next((a["parity"]["metric"] for a in record["artifacts"] if a["name"] == name and a["parity"]), None)
+
+
+_TRUNK = ("train", "prune", "finetune", "distill")
+SMALLER_NOT_FASTER = 1.05
+
+
+def _table(record: Record) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """One row an artifact: size, latency, speed-up, accuracy, and how far it is from its module."""
+    metric = record["accuracy"]["metric"] if record["accuracy"] else None
+    batch = _first_batch(record)
+    columns = ("artifact", "size", f"p50, batch {batch}", "p90", "faster than eager", *([f"{metric} %"] if metric else []), "error")
+    entries: list[tuple[str, float | None, dict[str, Any] | None]] = []
+    weights = record["compression"]["bytes"]
+    shown = {row["artifact"] for row in record["bench"]}
+    for name, key in (("eager dense", "before"), ("eager compressed", "after")):
+        if name in shown or (name == "eager dense" and weights["before"]):
+            entries.append((name, weights[key], None))
+    entries += [(a["name"], a["bytes"], a["parity"]) for a in record["artifacts"]]
+    entries += [(name, None, None) for name in dict.fromkeys(r["artifact"] for r in record["bench"]) if name not in {e[0] for e in entries}]
+    rows = []
+    for name, count, parity in entries:
+        bench = _bench_of(record, name, batch)
+        accuracy = _accuracy_of(record, name)
+        rows.append(
+            (
+                name,
+                size(count),
+                duration(bench["p50_s"]) if bench else "not run",
+                duration(bench["p90_s"]) if bench else "-",
+                ratio(bench["speedup"]) if bench else "-",
+                *([f"{accuracy:.2f}" if accuracy is not None else "-"] if metric else []),
+                f"{parity['max_error']:.1e}" if parity else "-",
+            )
+        )
+    return columns, tuple(rows)
+
+
+def _headlines(record: Record) -> list[str]:
+    """Smaller, faster, what it cost, what failed: in that order, each one sentence."""
+    out = []
+    for entry in record["passes"]:
+        if entry["status"] in ("failed", "declined"):
+            out.append(f"{'FAILED' if entry['status'] == 'failed' else 'DECLINED'}: {entry['name']}: {entry['reason']}")
+    error = record.get("error")
+    if isinstance(error, dict) and not any(error["message"] in line for line in out):
+        out.append(f"FAILED: {error['message']}")
+    elif error == "interrupted":
+        out.append("INTERRUPTED: the same command goes on where this run stopped.")
+    compression = record["compression"]
+    macs, params = compression["macs"], compression["params"]
+    if macs["before"] and macs["after"] and params["before"]:
+        share = 1 - macs["after"] / macs["before"]
+        out.append(
+            f"Smaller: {share:.0%} fewer MACs ({number(macs['before'])} to {number(macs['after'])}), "
+            f"{1 - params['after'] / params['before']:.0%} fewer parameters."
+        )
+    best = _best(record)
+    if best is not None:
+        out.append(f"Faster: {best['artifact']} runs {ratio(best['speedup'])} as fast as the eager dense model, at batch {best['batch']}.")
+    accuracy = record["accuracy"]
+    if accuracy is not None:
+        last = _accuracy_of(record, "eager compressed")
+        worst = min((a["parity"]["metric"] for a in record["artifacts"] if a["parity"] and a["parity"]["metric"] is not None), default=None)
+        lowest = min(value for value in (last, worst) if value is not None)
+        metric = "R squared" if accuracy["metric"] == "r2" else accuracy["metric"]
+        lost = accuracy["baseline"] - lowest
+        change = f"{lost:.2f} points at most" if lost > 0 else "nothing"
+        out.append(f"Cost: {change} of {metric} (dense {accuracy['baseline']:.2f}%, lowest {lowest:.2f}%, {accuracy.get('samples', '?')} samples).")
+    out += record["notes"]
+    return out
+
+
+def _best(record: Record) -> dict[str, Any] | None:
+    batch = _first_batch(record)
+    rows = [row for row in record["bench"] if row["speedup"] and row["batch"] == batch]
+    return max(rows, key=lambda row: row["speedup"]["estimate"]) if rows else None
+
+
+def _why_not_faster(record: Record) -> list[str]:
+    """Where smaller is not faster, say so and say why."""
+    out = []
+    for row in record["bench"]:
+        if row["speedup"] and row["speedup"]["high"] < SMALLER_NOT_FASTER:
+            reason = _reason(record, row)
+            out.append(f"{row['artifact']} is not faster than the eager dense model at batch {row['batch']} ({ratio(row['speedup'])}): {reason}.")
+    out += [f"{entry['name']}: {entry['metrics']['warning']}." for entry in record["passes"] if entry["metrics"].get("warning")]
+    for entry in record["passes"]:
+        if entry["metrics"].get("note"):
+            out.append(f"{entry['name']}: {entry['metrics']['note']}.")
+        if entry["metrics"].get("rung_reason"):
+            out.append(f"{entry['name']}: {entry['metrics']['rung_reason']}.")
+    return out
+
+
+def _reason(record: Record, row: dict[str, Any]) -> str:
+    name = row["artifact"]
+    if name.startswith("model.int8-tensorrt"):
+        return "its Q/DQ placement is TensorRT's, which ONNX Runtime's CPU kernels do not fuse"
+    if name.startswith("model.fp16"):
+        return "CPUs compute in float32: ONNX Runtime converts half precision back and forth"
+    entry = next((e for e in record["passes"] if e["name"] == name and e["metrics"].get("float_operators")), None)
+    if entry is not None:
+        return f"{entry['metrics']['float_operators']} matrix operators stay in float between Q/DQ pairs"
+    if row["p50_s"] < 2e-3:
+        return "a call is so short that the cost of starting operators outweighs their work"
+    return "the time is in operators whose work did not shrink (memory-bound or element-wise)"
+
+
+def _charts(record: Record) -> list[Chart]:
+    """Size, latency and accuracy, each over what was made."""
+    charts = []
+    weights = record["compression"]["bytes"]
+    points = [] if not weights["before"] else [Point("eager dense", weights["before"] / 1e6, size(weights["before"]))]
+    if weights["after"] and weights["after"] != weights["before"]:
+        points.append(Point("eager compressed", weights["after"] / 1e6, size(weights["after"])))
+    points += [Point(a["name"], a["bytes"] / 1e6, size(a["bytes"])) for a in record["artifacts"]]
+    if len(points) > 1:
+        charts.append(Chart("Size on disk", "shorter is better", tuple(points)))
+    batch = _first_batch(record)
+    bars = []
+    for row in record["bench"]:
+        if row["batch"] == batch:
+            ms = row["p50_s"] * 1e3
+            base = record["bench"][0]["p50_s"] * 1e3
+            low, high = (base / row["speedup"]["high"], base / row["speedup"]["low"]) if row["speedup"] else (None, None)
+            bars.append(Point(row["artifact"], ms, duration(row["p50_s"]), low, high))
+    if len(bars) > 1:
+        charts.append(Chart(f"Latency, p50, batch {batch}", "shorter is better; whiskers: interval of the ratio to the first", tuple(bars)))
+    accuracy = record["accuracy"]
+    if accuracy is not None and accuracy["after"]:
+        steps = [Point("dense", accuracy["baseline"], f"{accuracy['baseline']:.2f}%")]
+        steps += [Point(name, max(value, 0.0), f"{value:.2f}%") for name, value in accuracy["after"].items()]
+        charts.append(Chart(f"{accuracy['metric'].capitalize()} after each pass", "longer is better", tuple(steps)))
+    return charts
+
+
+def _facts(record: Record) -> list[tuple[str, str]]:
+    environment, seconds = record["environment"], record["seconds"]
+    load = environment.get("load_at_start")
+    facts = [
+        ("CPU", f"{environment['cpu']}, {environment['cores']} cores{', virtual' if environment.get('virtual') else ''}"),
+        ("Instruction sets", " ".join(environment["isa"]) or "unknown"),
+        ("GPU", environment["gpu"] or "none"),
+        ("Governor, kernel", f"{environment.get('governor') or 'not readable'}, {environment.get('kernel')}"),
+        ("Load at start", ", ".join(f"{value:.1f}" for value in load) if load else "unknown"),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in environment["versions"].items())),
+        ("Model", f"{record['source']['kind']}, SHA-256 {str(record['source']['sha256'])[:16]}"),
+        ("Input", "; ".join(f"{s['name']}={','.join(map(str, s['dims']))} {s['dtype']}" for s in record["input"]) or "unknown"),
+    ]
+    if record["bench"]:
+        rounds = {row["rounds"] for row in record["bench"]}
+        facts.append(("Measured", f"{min(rounds)} to {max(rounds)} interleaved rounds, {record['bench'][0]['threads']} thread(s), 95% intervals"))
+    if seconds:
+        facts.append(
+            ("Run time", f"{seconds['total']:.1f} s: training {seconds['training']:.1f}, export {seconds['export']:.1f}, "
+                         f"timing {seconds['timing']:.1f}, mlopt itself {seconds['mlopt']:.1f}")
+        )  # fmt: skip
+    return facts
+
+
+def summarise(record: Record) -> Document:
+    """The document of a run."""
+    import yaml
+
+    columns, rows = _table(record)
+    passes = tuple((e["name"], e["status"], f"{e['seconds']:.1f} s", str(e["metrics"].get("summary") or e["reason"] or "")) for e in record["passes"])
+    return Document(
+        title=f"mlopt: {record['recipe']['model']['path']}",
+        status=record["status"],
+        headlines=tuple(_headlines(record)),
+        columns=columns,
+        rows=rows,
+        passes=passes,
+        charts=tuple(_charts(record)),
+        facts=tuple(_facts(record)),
+        why=tuple(_why_not_faster(record)),
+        not_measured=tuple(dict.fromkeys(record["not_measured"])),
+        recipe=yaml.safe_dump(record["recipe"], sort_keys=False),
+    )
+
+
+def bench_columns() -> tuple[str, ...]:
+    """Headings of `mlopt bench`."""
+    return ("artifact", "runtime", "batch", "p50", "p90", "p99", "per second", "peak memory", "faster than the first")
+
+
+def bench_row(row: dict[str, Any]) -> tuple[str, ...]:
+    """One line of `mlopt bench`."""
+    return (
+        row["artifact"],
+        f"{row['runtime']} ({row['provider']})",
+        str(row["batch"]),
+        duration(row["p50_s"]),
+        duration(row["p90_s"]),
+        duration(row["p99_s"]),
+        f"{row['throughput_per_s']:.1f}",
+        size(row["peak_rss_bytes"]),
+        ratio(row["speedup"]),
+    )

@@ -1,0 +1,74 @@
+"""What is minimised. An objective maps (module, inputs, target) to the mean loss over the samples given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mlopt.errors import DataError
+
+Objective = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor | None], torch.Tensor]
+
+
+def logits_of(output: Any) -> torch.Tensor:
+    """The first tensor of whatever a model returns."""
+    while not isinstance(output, torch.Tensor):
+        if isinstance(output, dict):
+            output = output.get("logits", next(iter(output.values())))
+        elif isinstance(output, (tuple, list)) and output:
+            output = output[0]
+        elif hasattr(output, "logits"):
+            output = output.logits
+        else:
+            raise DataError(f"the model returns a {type(output).__name__}, which no loss is defined for", "return a tensor of logits")
+    return output
+
+
+def supervised_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy for integer targets (classes last), mean squared error for floats."""
+    if target.is_floating_point():
+        return F.mse_loss(output, target.reshape(output.shape))
+    return F.cross_entropy(output.reshape(-1, output.shape[-1]), target.reshape(-1))
+
+
+def supervised(module: nn.Module, inputs: tuple[torch.Tensor, ...], target: torch.Tensor | None) -> torch.Tensor:
+    """Fit the labels."""
+    if target is None:
+        raise DataError("training needs labels, and the data has none", "add y to the .npz file, or leave out this pass")
+    return supervised_loss(logits_of(module(*inputs)), target)
+
+
+def distillation(teacher: nn.Module, temperature: float, alpha: float) -> Objective:
+    """`alpha * T^2 * KL(teacher || student)` at temperature T, plus `1 - alpha` of the labels' loss; without labels, the teacher alone.
+
+    Hinton et al., arXiv 1503.02531. Float outputs (no class dimension) are matched by mean squared error.
+    """
+    teacher.eval()
+
+    def objective(module: nn.Module, inputs: tuple[torch.Tensor, ...], target: torch.Tensor | None) -> torch.Tensor:
+        with torch.no_grad():
+            wanted = logits_of(teacher(*inputs))
+        got = logits_of(module(*inputs))
+        if got.ndim < 2 or (target is not None and target.is_floating_point()):
+            soft = F.mse_loss(got, wanted)
+        else:
+            log_p = F.log_softmax(wanted.reshape(-1, wanted.shape[-1]) / temperature, -1)
+            log_q = F.log_softmax(got.reshape(-1, got.shape[-1]) / temperature, -1)
+            soft = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2
+        return soft if target is None else alpha * soft + (1 - alpha) * supervised_loss(got, target)
+
+    return objective
+
+
+def score(output: torch.Tensor, target: torch.Tensor) -> tuple[str, float]:
+    """The metric in percent: top-1 accuracy for integer targets, R squared for floats."""
+    if target.is_floating_point():
+        target = target.reshape(output.shape).double()
+        spread = float((target - target.mean()).square().sum())
+        return "r2", 100.0 * (1.0 - float((output.double() - target).square().sum()) / max(spread, 1e-12))
+    hits = output.reshape(-1, output.shape[-1]).argmax(-1) == target.reshape(-1)
+    return "accuracy", 100.0 * float(hits.double().mean())

@@ -1,0 +1,1 @@
+"""Complete, runnable recipes: the networks and the data that they name."""
