@@ -40,10 +40,7 @@ def compare(reference: Sequence[NDArray[Any]], got: Sequence[NDArray[Any]]) -> P
     finite = bool(np.isfinite(b).all())
     difference = np.abs(a - b) if finite else np.full(max(1, a.size), np.inf)
     norms = float(np.linalg.norm(a) * np.linalg.norm(b)) if finite else 0.0
-    if norms == 0.0:
-        cosine = 1.0 if finite and np.array_equal(a, b) else 0.0
-    else:
-        cosine = float(a @ b) / norms
+    cosine = (1.0 if finite and np.array_equal(a, b) else 0.0) if norms == 0.0 else float(a @ b) / norms
     agreement = None
     if reference and reference[0].ndim >= 2 and reference[0].shape[-1] >= 2:
         agreement = float((reference[0].argmax(-1) == got[0].argmax(-1)).mean())

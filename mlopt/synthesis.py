@@ -68,7 +68,7 @@ def build_recipe(
     extra = training or {}
     if prune is not None:
         check_amount(prune)
-        steps.append(Prune(amount=prune if ":" in prune else f"macs:{prune}", importance=importance, round_to=round_to))  # type: ignore[arg-type]
+        steps.append(Prune(amount=prune if ":" in prune else f"macs:{prune}", importance=importance, round_to=round_to))
     if finetune:
         steps.append(Finetune(epochs=finetune, **extra))
     if distill:
@@ -84,12 +84,12 @@ def build_recipe(
         if precision == "fp16":
             steps.append(Quantize(precision="fp16"))
         else:
-            steps += [Quantize(precision="int8", target=name) for name in targets]  # type: ignore[arg-type]
+            steps += [Quantize(precision="int8", target=name) for name in targets]
     if "aoti" in export:
         steps.append(Aoti())
     if tensorrt:
         source = "int8" if "int8" in quantize else "fp16" if "fp16" in quantize else "fp32"
-        steps.append(TensorRT(source=source))  # type: ignore[arg-type]
+        steps.append(TensorRT(source=source))
     if not steps:
         raise UsageError("there is nothing to do", "give at least one of --prune, --finetune, --distill, --quantize, --export")
     return Recipe(
@@ -97,7 +97,7 @@ def build_recipe(
         input=input,
         data=data,
         seed=seed,
-        device=device,  # type: ignore[arg-type]
+        device=device,
         nproc=nproc,
         max_drop=max_drop,
         passes=tuple(steps),

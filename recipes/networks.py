@@ -46,7 +46,8 @@ class ResNet(nn.Module):
         self.head = nn.Linear(inputs, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.pool(self.blocks(self.stem(x))).flatten(1))
+        logits: torch.Tensor = self.head(self.pool(self.blocks(self.stem(x))).flatten(1))
+        return logits
 
 
 class Attention(nn.Module):
@@ -62,7 +63,8 @@ class Attention(nn.Module):
         n, t, _ = x.shape
         q, k, v = self.qkv(x).reshape(n, t, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        return self.out(y.transpose(1, 2).reshape(n, t, self.num_heads * self.head_dim))
+        y = self.out(y.transpose(1, 2).reshape(n, t, self.num_heads * self.head_dim))
+        return y
 
 
 class TransformerBlock(nn.Module):
@@ -76,7 +78,8 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.attention(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        y: torch.Tensor = self.mlp(self.norm2(x))
+        return x + y
 
 
 class VisionTransformer(nn.Module):
@@ -95,7 +98,8 @@ class VisionTransformer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.position
-        return self.head(self.norm(self.blocks(x))[:, 0])
+        logits: torch.Tensor = self.head(self.norm(self.blocks(x))[:, 0])
+        return logits
 
 
 class ByteModel(nn.Module):
@@ -110,7 +114,8 @@ class ByteModel(nn.Module):
         self.head = nn.Linear(width, 256)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.head(self.norm(self.blocks(self.embedding(ids) + self.position)))
+        logits: torch.Tensor = self.head(self.norm(self.blocks(self.embedding(ids) + self.position)))
+        return logits
 
 
 def digits_resnet(width: int = 32) -> ResNet:

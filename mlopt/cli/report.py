@@ -20,7 +20,7 @@ def command(directories: tuple[Path, ...], kind: str | None) -> int:
     for directory in directories:
         data = record.read(directory)
         if kind:
-            click.echo({"html": render_html, "md": render_markdown, "json": lambda d: json.dumps(d, indent=1)}[kind](data))
+            click.echo(render_html(data) if kind == "html" else render_markdown(data) if kind == "md" else json.dumps(data, indent=1))
         else:
             for path in write_reports(directory if directory.is_dir() else directory.parent, data):
                 click.echo(str(path))

@@ -51,10 +51,11 @@ def capture(
         try:
             program = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes, strict=False)
             table = torch.export.default_decompositions()
-            for op in list(table):
-                if keep(op._schema.name.split("::")[1]):
-                    table.pop(op)
-            return program.run_decompositions(table)
+            # The table is a mapping of its own kind: deleting from it is how an operator is kept whole.
+            for op in [op for op in table if isinstance(op, torch._ops.OpOverload) and keep(op._schema.name.split("::")[1])]:
+                del table[op]
+            decomposed: torch.export.ExportedProgram = program.run_decompositions(table)
+            return decomposed
         except Exception as error:
             first = str(error).strip().splitlines()
             raise PassFailed(

@@ -193,7 +193,7 @@ def rebuild(structure: dict[str, Any], trust: Trust) -> nn.Module:
     for entry, made in zip(entries, modules, strict=True):
         made.__dict__.update({key: decode(value, trust) for key, value in entry["attributes"].items()})
         made.__dict__["training"] = bool(entry["training"])
-        made._parameters.update({key: tensor(value, True) for key, value in entry["parameters"].items()})  # type: ignore[misc]
+        made._parameters.update({key: tensor(value, True) for key, value in entry["parameters"].items()})
         made._buffers.update({key: tensor(value, False) for key, value in entry["buffers"].items()})
         made._non_persistent_buffers_set.update(entry["transient"])
         made._modules.update({key: None if index is None else modules[index] for key, index in entry["children"].items()})

@@ -41,10 +41,10 @@ class TorchScriptPass:
                 lines = [line for line in str(error).splitlines() if line.strip()]
                 how, why = "trace", lines[0].strip() if lines else type(error).__name__
                 try:
-                    program = torch.jit.freeze(torch.jit.trace(module, inputs, check_trace=False))
+                    program = torch.jit.freeze(torch.jit.trace(module, inputs, check_trace=False))  # type: ignore[no-untyped-call]
                 except Exception as failure:
                     line = (str(failure).strip().splitlines() or [""])[0]
                     raise PassFailed(f"TorchScript can neither script nor trace the model: {line}", "leave out torchscript") from failure
-            torch.jit.save(program, str(stage / FILE))  # type: ignore[no-untyped-call]
+            torch.jit.save(program, str(stage / FILE))
         made = Artifact(FILE, Format.TORCHSCRIPT, stage, FILE, "", artifact.inputs)
         return PassResult(made, {"how": how, "why_not_scripted": why, "summary": how})

@@ -81,11 +81,9 @@ def solve(
     target = dense * (1.0 - amount.remove)
 
     def widths_at(level: float) -> NDArray[np.float64]:
-        if spread == "global":
-            wanted = np.array([float(np.count_nonzero(score >= level)) for score in scores])
-        else:
-            wanted = totals * (1.0 - level)
-        return np.clip(wanted, least, totals)
+        wanted = np.array([float(np.count_nonzero(score >= level)) for score in scores]) if spread == "global" else totals * (1.0 - level)
+        clipped: NDArray[np.float64] = np.clip(wanted, least, totals)
+        return clipped
 
     low, high = 0.0, 1.0 if spread == "uniform" else float(max(score.max() for score in scores)) + 1.0
     for _ in range(50):

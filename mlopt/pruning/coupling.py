@@ -96,8 +96,8 @@ def find_groups(flow: Propagation, pinned: Iterable[int] = ()) -> list[Group]:
     name_of: dict[int, str] = {}
     for name, dims in flow.weights.items():
         for position, dim in enumerate(dims):
-            roots, counts = np.unique(flow.labels.find(dim), return_counts=True)
-            for root, count in zip(roots.tolist(), counts.tolist(), strict=True):
+            found, counts = np.unique(flow.labels.find(dim), return_counts=True)
+            for root, count in zip(found.tolist(), counts.tolist(), strict=True):
                 if root in order:
                     unit[root] = min(unit.get(root, count), count)
                     if position == 0 and len(dims) > 1:

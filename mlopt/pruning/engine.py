@@ -171,8 +171,8 @@ def _why_nothing(flow: Propagation) -> str:
 def _missed(widths: Widths, budget: Amount) -> str:
     if abs(widths.reached - widths.asked) <= CLOSE:
         return ""
-    least = f"the least that the couplings, the floor and the rounding allow is {widths.floor:.3f}"
-    return f"asked for {widths.asked:.3f} of the {budget.metric}, reached {widths.reached:.3f}: {least}"
+    limits = f"the nearest that the couplings, the floor and the rounding of widths allow (the least is {widths.floor:.3f})"
+    return f"asked for {widths.asked:.3f} of the {budget.metric}, reached {widths.reached:.3f}: {limits}"
 
 
 def _cut(found: Analysis, dropped: NDArray[np.bool_], inputs: tuple[torch.Tensor, ...]) -> tuple[nn.Module, Surgery, Proof] | str:
@@ -199,7 +199,7 @@ def _cut(found: Analysis, dropped: NDArray[np.bool_], inputs: tuple[torch.Tensor
 def share_copy(module: nn.Module) -> nn.Module:
     """A deep copy whose tensors are the original's: surgery replaces tensors and never writes into them."""
     memo = {id(tensor): tensor for _, _, _, tensor in holders(module)}
-    return copy.deepcopy(module, memo)  # type: ignore[arg-type]
+    return copy.deepcopy(module, memo)
 
 
 def _kept_heads(module: nn.Module, surgery: Surgery) -> dict[str, int]:

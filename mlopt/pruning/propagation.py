@@ -68,6 +68,11 @@ def op_name(node: Node) -> str:
     return node.target._schema.name.split("::")[1] if isinstance(node.target, torch._ops.OpOverload) else ""
 
 
+def argument(node: Node, position: int, name: str, default: Any = None) -> Any:
+    """An argument of a call, given by position or by name."""
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
+
+
 def shape(node: Node) -> tuple[int, ...]:
     """The static shape of a node's tensor."""
     return tuple(int(size) for size in node.meta["val"].shape)
@@ -110,8 +115,8 @@ class Propagation:
         if node.all_input_nodes and all(source in self._constant for source in node.all_input_nodes):
             self._constant.add(node)
         if node.target is operator.getitem:
-            source: Any = self.values[node.args[0]]  # type: ignore[index]
-            return source[node.args[1]] if source is not None else None
+            outputs: Any = self.values[node.all_input_nodes[0]]
+            return outputs[node.args[1]] if outputs is not None else None
         found = RULES.get(op_name(node))
         if found is None and self._pointwise(node):
             found = RULES["pointwise"]

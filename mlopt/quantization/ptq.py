@@ -85,7 +85,7 @@ def quantize_int8(source: Path, out: Path, target: str, method: str, inputs: lis
             quantize_static(
                 str(prepared),
                 str(out),
-                Reader(names, inputs, size),  # type: ignore[arg-type]
+                Reader(names, inputs, size),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(scheme.operators) or None,
                 per_channel=scheme.per_channel,

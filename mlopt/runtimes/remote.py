@@ -62,7 +62,8 @@ class Worker:
 
     def ask(self, message: dict[str, Any], timeout_s: float = DEFAULT_TIMEOUT_S) -> dict[str, Any]:
         """Send one request and wait for its answer. Raises `PassFailed` when the worker dies, hangs, or reports an error."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         timer = threading.Timer(timeout_s, self._process.kill)
         timer.start()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import resource
@@ -76,7 +77,7 @@ class Session:
         for _ in range(int(job["calls"])):
             runtime(inputs)
             marks.append(clock())
-        return {"seconds": [after - before for before, after in zip(marks, marks[1:], strict=False)]}
+        return {"seconds": [after - before for before, after in itertools.pairwise(marks)]}
 
     def memory(self, job: dict[str, Any]) -> dict[str, Any]:
         return {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)}

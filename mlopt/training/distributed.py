@@ -78,7 +78,7 @@ def _work(path: Path, rank: int) -> None:
     from mlopt.model import bundle
     from mlopt.model.trust import Trust
     from mlopt.recipe import Distill, Finetune, Train
-    from mlopt.training.loop import World, fit
+    from mlopt.training.loop import Trainer, World, fit
     from mlopt.training.objectives import Objective, distillation, supervised
     from mlopt.training.sync_norm import synchronised
 
@@ -93,7 +93,8 @@ def _work(path: Path, rank: int) -> None:
     )
     trust = Trust.from_json(job["trust"])
     module, head = bundle.read(Path(job["bundle"]), trust)
-    config = {"train": Train, "finetune": Finetune, "distill": Distill}[job["config"]["pass"]].model_validate(job["config"])
+    kinds: dict[str, type[Trainer]] = {"train": Train, "finetune": Finetune, "distill": Distill}
+    config = kinds[job["config"]["pass"]].model_validate(job["config"])
     objective: Objective = supervised
     if isinstance(config, Distill):
         teacher, _ = bundle.read(Path(job["teacher"]), trust)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.nn.functional import all_reduce
+from torch.distributed.nn import functional as collective
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -29,9 +29,9 @@ class SyncNorm(_BatchNorm):
         dist.all_reduce(count)
         n = float(count)
         # Two passes: mean first, then centred squares, which does not cancel as E[x^2] - E[x]^2 does.
-        mean = all_reduce(input.sum(dims)) / n
+        mean: torch.Tensor = collective.all_reduce(input.sum(dims)) / n  # type: ignore[no-untyped-call]
         centred = input - mean.view(view)
-        variance = all_reduce(centred.square().sum(dims)) / n
+        variance: torch.Tensor = collective.all_reduce(centred.square().sum(dims)) / n  # type: ignore[no-untyped-call]
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
                 assert self.num_batches_tracked is not None
@@ -48,7 +48,8 @@ class SyncNorm(_BatchNorm):
 def synchronised(module: nn.Module, device: str) -> nn.Module:
     """The module with every batch norm synchronised; parameter names and tensors stay the same."""
     if device != "cpu":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        return converted
     if isinstance(module, _BatchNorm):
         new = SyncNorm.__new__(SyncNorm)
         new.__dict__.update(module.__dict__)

@@ -20,7 +20,7 @@ def attention(flow: Propagation, node: Node) -> Value:
             else:  # grouped queries or broadcast heads
                 flow.pin(query[position], other)
     for mask in extra:
-        for labels, target in zip(reversed(flow.of(mask)), reversed(query[:-1] + [key[-2]]), strict=False):
+        for labels, target in zip(reversed(flow.of(mask)), reversed([*query[:-1], key[-2]]), strict=False):
             if len(labels) == len(target):
                 flow.union(labels, target)
             else:

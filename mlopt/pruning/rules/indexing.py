@@ -8,15 +8,14 @@ import numpy as np
 from torch.fx import Node
 
 from mlopt.pruning.labels import pinned
-from mlopt.pruning.propagation import Propagation, TensorLabels, Value, op_name, rule, shape
+from mlopt.pruning.propagation import Propagation, TensorLabels, Value, argument, op_name, rule, shape
 
 
 @rule("cat", "concat")
 def cat(flow: Propagation, node: Node) -> Value:
     sizes = shape(node)
-    raw: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
-    dim = int(raw) % len(sizes)
-    parts = [flow.of(part) for part in node.args[0] if len(shape(part)) == len(sizes)]  # type: ignore[union-attr,arg-type]
+    dim = int(argument(node, 1, "dim", 0)) % len(sizes)
+    parts = [flow.of(part) for part in argument(node, 0, "tensors") if len(shape(part)) == len(sizes)]
     out: TensorLabels = []
     for position in range(len(sizes)):
         if position == dim:
@@ -31,13 +30,12 @@ def cat(flow: Propagation, node: Node) -> Value:
 @rule("stack")
 def stack(flow: Propagation, node: Node) -> Value:
     sizes = shape(node)
-    raw: Any = node.args[1] if len(node.args) > 1 else 0
-    parts = [flow.of(part) for part in node.args[0]]  # type: ignore[union-attr]
+    parts = [flow.of(part) for part in argument(node, 0, "tensors")]
     for part in parts[1:]:
         for a, b in zip(parts[0], part, strict=True):
             flow.union(a, b)
     out = list(parts[0])
-    out.insert(int(raw) % len(sizes), pinned(len(parts)))
+    out.insert(int(argument(node, 1, "dim", 0)) % len(sizes), pinned(len(parts)))
     return out
 
 
@@ -45,8 +43,7 @@ def stack(flow: Propagation, node: Node) -> Value:
 def split(flow: Propagation, node: Node) -> Value:
     """Ranges of one dimension. Equal chunks in the code stay equal only if their cuts are equal; `mend` sees to the sizes."""
     labels = flow.of(node.args[0])
-    raw: Any = node.kwargs.get("dim", node.args[2] if len(node.args) > 2 else 0)
-    dim = int(raw) % len(labels)
+    dim = int(argument(node, 2, "dim", 0)) % len(labels)
     parts = [int(value.shape[dim]) for value in node.meta["val"]]
     if len(set(parts)) == 1 and len(parts) > 1:
         # `chunk(n)` and `split(size)` compute their sizes from the whole: tie the parts so that they stay equal.
@@ -64,8 +61,7 @@ def split(flow: Propagation, node: Node) -> Value:
 @rule("unbind")
 def unbind(flow: Propagation, node: Node) -> Value:
     labels = flow.of(node.args[0])
-    raw: Any = node.args[1] if len(node.args) > 1 else 0
-    dim = int(raw) % len(labels)
+    dim = int(argument(node, 1, "dim", 0)) % len(labels)
     flow.pin(labels[dim])
     return tuple([*labels[:dim], *labels[dim + 1 :]] for _ in labels[dim])
 
@@ -73,7 +69,7 @@ def unbind(flow: Propagation, node: Node) -> Value:
 @rule("select", "select_copy")
 def select(flow: Propagation, node: Node) -> Value:
     labels = flow.of(node.args[0])
-    dim = int(node.args[1]) % len(labels)  # type: ignore[call-overload]
+    dim = int(argument(node, 1, "dim")) % len(labels)
     flow.pin(labels[dim])
     return [*labels[:dim], *labels[dim + 1 :]]
 
@@ -82,8 +78,7 @@ def select(flow: Propagation, node: Node) -> Value:
 def slice_(flow: Propagation, node: Node) -> Value:
     """A range with fixed ends: written in the code, so the dimension is pinned unless the whole of it is taken."""
     labels = flow.of(node.args[0])
-    raw: Any = node.args[1] if len(node.args) > 1 else 0
-    dim = int(raw) % len(labels)
+    dim = int(argument(node, 1, "dim", 0)) % len(labels)
     sizes = shape(node)
     if sizes[dim] == len(labels[dim]):
         return labels
@@ -96,7 +91,7 @@ def index(flow: Propagation, node: Node) -> Value:
     """Picked by value: the indexed dimensions are pinned, the others pass through."""
     labels, sizes = flow.of(node.args[0]), shape(node)
     if op_name(node) == "index_select":
-        dim = int(node.args[1]) % len(labels)  # type: ignore[call-overload]
+        dim = int(argument(node, 1, "dim")) % len(labels)
         flow.pin(labels[dim])
         return [*labels[:dim], pinned(sizes[dim]), *labels[dim + 1 :]]
     if op_name(node) == "gather":

@@ -9,7 +9,7 @@ import numpy as np
 from torch.fx import Node
 
 from mlopt.pruning.labels import Array, pinned
-from mlopt.pruning.propagation import Propagation, TensorLabels, Value, rule, shape
+from mlopt.pruning.propagation import Propagation, TensorLabels, Value, argument, rule, shape
 
 
 @rule("linear")
@@ -116,7 +116,7 @@ def convolve(flow: Propagation, node: Node, groups: int, transposed: bool) -> Va
         flow.union(out, bias)
     sizes = shape(node)
     spatial = len(weight) - 2
-    positions = math.prod(shape(node.args[0])[-spatial:] if transposed else sizes[-spatial:])  # type: ignore[arg-type]
+    positions = math.prod(shape(argument(node, 0, "input"))[-spatial:] if transposed else sizes[-spatial:])
     batch = sizes[0] if len(x) == len(weight) else 1
     flow.product(node, batch * positions * math.prod(len(k) for k in weight[2:]), weight[0], weight[1])
     flow.producers.append((node.name, out))
@@ -126,21 +126,21 @@ def convolve(flow: Propagation, node: Node, groups: int, transposed: bool) -> Va
 @rule("conv1d", "conv2d", "conv3d")
 def convolution(flow: Propagation, node: Node) -> Value:
     """Arguments: input, weight, bias, stride, padding, dilation, groups."""
-    groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
-    return convolve(flow, node, int(groups), transposed=False)  # type: ignore[call-overload]
+    groups = argument(node, 6, "groups", 1)
+    return convolve(flow, node, int(groups), transposed=False)
 
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def transposed_convolution(flow: Propagation, node: Node) -> Value:
     """Arguments: input, weight, bias, stride, padding, output_padding, groups, dilation."""
-    groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
-    return convolve(flow, node, int(groups), transposed=True)  # type: ignore[call-overload]
+    groups = argument(node, 6, "groups", 1)
+    return convolve(flow, node, int(groups), transposed=True)
 
 
 @rule("convolution")
 def any_convolution(flow: Propagation, node: Node) -> Value:
     """Arguments: input, weight, bias, stride, padding, dilation, transposed, output_padding, groups."""
-    return convolve(flow, node, int(node.args[8]), transposed=bool(node.args[6]))  # type: ignore[call-overload]
+    return convolve(flow, node, int(argument(node, 8, "groups")), transposed=bool(argument(node, 6, "transposed")))
 
 
 @rule("embedding")

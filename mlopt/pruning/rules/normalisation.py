@@ -8,7 +8,7 @@ import numpy as np
 from torch.fx import Node
 
 from mlopt.pruning.labels import pinned
-from mlopt.pruning.propagation import Propagation, Value, rule
+from mlopt.pruning.propagation import Propagation, Value, argument, rule
 
 
 def unite_weights(flow: Propagation, channels: Any, weights: Any) -> None:
@@ -37,7 +37,7 @@ def instance_norm(flow: Propagation, node: Node) -> Value:
 def layer_norm(flow: Propagation, node: Node) -> Value:
     """Statistics over the last dimensions: those are pinned, and their weights with them."""
     x = flow.of(node.args[0])
-    count = len(node.args[1])  # type: ignore[arg-type]
+    count = len(argument(node, 1, "normalized_shape"))
     flow.pin(*x[len(x) - count :])
     for weight in node.args[2:4]:
         if isinstance(weight, Node):
@@ -49,7 +49,7 @@ def layer_norm(flow: Propagation, node: Node) -> Value:
 @rule("group_norm")
 def group_norm(flow: Propagation, node: Node) -> Value:
     """Statistics over a group of channels: whole groups go, so labels are tied within a group. One group: pinned."""
-    x, groups = flow.of(node.args[0]), int(node.args[1])  # type: ignore[call-overload]
+    x, groups = flow.of(node.args[0]), int(argument(node, 1, "num_groups"))
     channels = x[1]
     unite_weights(flow, channels, node.args[2:4])
     if groups == 1:

@@ -9,12 +9,12 @@ import torch
 from torch.fx import Node
 
 from mlopt.pruning.labels import pinned
-from mlopt.pruning.propagation import Propagation, TensorLabels, Value, op_name, rule, shape
+from mlopt.pruning.propagation import Propagation, TensorLabels, Value, argument, op_name, rule, shape
 
 
 def dims_of(node: Node, rank: int, position: int = 1) -> set[int]:
     """The dimensions argument, normalised; None or empty means all."""
-    dims: Any = node.kwargs.get("dim", node.args[position] if len(node.args) > position else None)
+    dims = argument(node, position, "dim")
     if isinstance(dims, int):
         dims = [dims]
     return {dim % rank for dim in dims} if dims else set(range(rank))

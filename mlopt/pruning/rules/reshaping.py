@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 from torch.fx import Node
 
 from mlopt.pruning.labels import pinned
-from mlopt.pruning.propagation import Propagation, TensorLabels, Value, rule, shape
+from mlopt.pruning.propagation import Propagation, TensorLabels, Value, argument, rule, shape
 
 
 def owner(node: Node) -> str:
@@ -34,12 +35,12 @@ def view(flow: Propagation, node: Node) -> Value:
     if 0 in old:
         return flow.give_up(node)
     cuts = sorted({*boundaries(old), *boundaries(new)})
-    if any(high % low for low, high in zip(cuts, cuts[1:], strict=False)):
+    if any(high % low for low, high in itertools.pairwise(cuts)):
         return flow.give_up(node)  # 6 -> 4 x ... : the factors cross
 
     def pieces(low: int, high: int) -> list[tuple[int, int]]:
         inside = [cut for cut in cuts if low <= cut <= high]
-        return list(zip(inside, inside[1:], strict=False))[::-1]
+        return list(itertools.pairwise(inside))[::-1]
 
     labels = flow.of(source)
     factor: dict[tuple[int, int], np.ndarray] = {}
@@ -67,7 +68,7 @@ def view(flow: Propagation, node: Node) -> Value:
 @rule("permute")
 def permute(flow: Propagation, node: Node) -> Value:
     labels = flow.of(node.args[0])
-    return [labels[dim] for dim in node.args[1]]  # type: ignore[union-attr,index,misc]
+    return [labels[dim] for dim in argument(node, 1, "dims")]
 
 
 @rule("t", "numpy_T", "mT")
@@ -78,7 +79,7 @@ def transpose_matrix(flow: Propagation, node: Node) -> Value:
 @rule("transpose", "swapaxes")
 def transpose(flow: Propagation, node: Node) -> Value:
     labels = list(flow.of(node.args[0]))
-    a, b = int(node.args[1]), int(node.args[2])  # type: ignore[call-overload]
+    a, b = int(argument(node, 1, "dim")), int(argument(node, 2, "dim1"))
     labels[a], labels[b] = labels[b], labels[a]
     return labels
 
@@ -86,7 +87,7 @@ def transpose(flow: Propagation, node: Node) -> Value:
 @rule("unsqueeze")
 def unsqueeze(flow: Propagation, node: Node) -> Value:
     labels = list(flow.of(node.args[0]))
-    labels.insert(int(node.args[1]) % (len(labels) + 1), pinned(1))  # type: ignore[call-overload]
+    labels.insert(int(argument(node, 1, "dim")) % (len(labels) + 1), pinned(1))
     return labels
 
 
@@ -120,9 +121,9 @@ def expand(flow: Propagation, node: Node) -> Value:
 
 @rule("repeat")
 def repeat(flow: Propagation, node: Node) -> Value:
-    labels, sizes, times = flow.of(node.args[0]), shape(node), node.args[1]
+    labels, sizes, times = flow.of(node.args[0]), shape(node), argument(node, 1, "repeats")
     offset = len(sizes) - len(labels)
-    return [pinned(size) if dim < offset else np.tile(labels[dim - offset], int(times[dim])) for dim, size in enumerate(sizes)]  # type: ignore[index,arg-type]
+    return [pinned(size) if dim < offset else np.tile(labels[dim - offset], int(times[dim])) for dim, size in enumerate(sizes)]
 
 
 @rule("pixel_shuffle")
