@@ -81,6 +81,13 @@ class Checker:
         metric, value = score(logits, target)
         self._record["accuracy"] = {"metric": metric, "baseline": value, "after": {}, "samples": len(target)}
 
+    def new_baseline(self, run: RunContext, entry: dict[str, Any]) -> None:
+        """The module that was just trained becomes what the others are compared with."""
+        self._run = run
+        metric = entry["parity"]["metric"] if entry["parity"] else None
+        if metric is not None and self._record["accuracy"] is not None:
+            self._record["accuracy"]["baseline"] = metric
+
     def parity(self, step: Planned, artifact: Artifact, module: Artifact) -> dict[str, Any] | None:
         """An export against the module it came from, or the accuracy of a new module. None for what cannot run here."""
         if artifact.format is Format.TENSORRT:

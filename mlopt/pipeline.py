@@ -217,6 +217,10 @@ class Pipeline:
         entry["seconds"] = time.perf_counter() - begin
         entry["output_sha256"] = result.digest
         self._made["module" if trunk else output_name(step.step)] = result
+        if step.step.pass_ == "train" and "prune" not in {entry["pass"] for entry in self._record["passes"]}:
+            # What comes out of training is the dense model that everything after is compared with, and the teacher.
+            self._context = replace(self._context, dense=result)
+            self._check.new_baseline(self._context, entry)
         self._check.after(step, result, entry, trunk)
         self._publish(step, result, trunk)
         record.write(self.directory, self._record)
@@ -303,9 +307,10 @@ class Pipeline:
         self._record["status"] = "ok"
 
     def _bench_list(self, start: Artifact) -> list[tuple[str, Artifact]]:
-        out = [("eager dense" if start.format is Format.MODULE else start.name, start)]
+        dense = self._context.dense
+        out = [("eager dense" if start.format is Format.MODULE else start.name, dense)]
         module = self._made.get("module")
-        if module is not None and module.digest != start.digest:
+        if module is not None and module.digest != dense.digest:
             out.append(("eager compressed", module))
         return out + [(name, artifact) for name, artifact in self._made.items() if name != "module" and artifact is not start]
 
@@ -326,7 +331,7 @@ class Pipeline:
 
 def trust_of(model: Model) -> Trust:
     """What a recipe allows."""
-    return Trust(model.arch, dict(model.arch_args), model.allow_class, model.trust_code)
+    return Trust(model.arch, dict(model.arch_args), model.allow_class, model.trust_code).for_model(model.path)
 
 
 def pick_device(wanted: str) -> str:

@@ -63,8 +63,8 @@ class Attention(nn.Module):
         n, t, _ = x.shape
         q, k, v = self.qkv(x).reshape(n, t, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
-        y = self.out(y.transpose(1, 2).reshape(n, t, self.num_heads * self.head_dim))
-        return y
+        out: torch.Tensor = self.out(y.transpose(1, 2).reshape(n, t, self.num_heads * self.head_dim))
+        return out
 
 
 class TransformerBlock(nn.Module):

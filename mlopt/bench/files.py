@@ -49,7 +49,7 @@ def bench_files(models: list[str], trust: Trust, input: tuple[str, ...], threads
     """Rows as in `run.json`; the first model is the baseline. Raises `UsageError` when signatures cannot be compared."""
     given = tuple(parse_spec(text, i) for i, text in enumerate(input))
     with tempfile.TemporaryDirectory(prefix="mlopt-bench-") as scratch, contextlib.ExitStack() as stack:
-        artifacts = [_as_artifact(text, trust, given, Path(scratch)) for text in models]
+        artifacts = [_as_artifact(text, trust.for_model(text), given, Path(scratch)) for text in models]
         known = next((artifact.inputs for artifact in artifacts if artifact.inputs), ())
         if not known:
             raise UsageError("none of these files says what its inputs are", "say it: --input 1,3,224,224")
@@ -60,7 +60,7 @@ def bench_files(models: list[str], trust: Trust, input: tuple[str, ...], threads
                 raise UsageError(f"{artifact.name} takes {shapes[0]}, the baseline {shapes[1]}", "only artifacts with one signature can be compared")
         run = RunContext(NO_DATA, None, trust, 0, device, 1, threads, artifacts[0])
         workers: list[Any] = [
-            stack.enter_context(Worker(a.name, a.format, a.path, threads=threads, device=device, precision=a.precision, trust=trust, pin=True))
+            stack.enter_context(Worker(a.name, a.format, a.path, threads=threads, device=device, precision=a.precision, trust=trust.for_model(a.name), pin=True))
             for a in artifacts
         ]
         out: list[dict[str, Any]] = []

@@ -51,5 +51,5 @@ def speedup(baseline_s: Sequence[float], candidate_s: Sequence[float], confidenc
 def percentile(samples_s: Sequence[float], percent: float) -> float | None:
     """A percentile, or None when fewer than five samples lie beyond it: such a number would be an anecdote."""
     data = np.asarray(samples_s, dtype=float)
-    beyond = len(data) * (1 - percent / 100)
+    beyond = round(len(data) * (100 - percent) / 100, 6)
     return float(np.percentile(data, percent)) if beyond >= 5 or (percent <= 50 and len(data) >= 5) else None

@@ -88,6 +88,8 @@ class _Builder:
         made = kind.__new__(kind, *(() if issubclass(kind, nn.Module) else [self.value(arg) for arg in args]))
         self._memo[id(thing)] = made
         state = self.value(data["state"])
+        if isinstance(made, nn.Module) and not (isinstance(state, dict) and "_modules" in state):
+            raise self._refuse(f"a {full} without the state of a layer")
         if hasattr(type(made), "__setstate__"):
             made.__setstate__(state if state is not None else {})
         elif isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
@@ -167,6 +169,14 @@ class _Builder:
         dtype = inert.DTYPES[storage.dtype]
         if storage.key not in self._storages:
             self._storages[storage.key] = self._document.storage(storage.key).untyped_storage()
+        # torch would silently grow the storage to whatever the pickle claims.
+        try:
+            reach = int(offset) + sum((int(n) - 1) * int(step) for n, step in zip(size, stride, strict=True)) + 1 if all(size) else 0
+            inside = int(offset) >= 0 and min([*size, *stride], default=0) >= 0 and reach * dtype.itemsize <= self._storages[storage.key].nbytes()
+        except (TypeError, ValueError):
+            inside = False
+        if not inside:
+            raise ModelRefused(f"{self._path}: a tensor of size {size} does not fit its storage", "the file is damaged or hostile")
         try:
             tensor = torch.empty(0, dtype=dtype).set_(self._storages[storage.key], int(offset), tuple(size), tuple(stride))
         except (RuntimeError, TypeError, ValueError) as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -81,6 +82,7 @@ class _Reader(pickle.Unpickler):
         self._names = names
 
     def find_class(self, module: str, name: str) -> Any:
+        module = {"__builtin__": "builtins"}.get(module, module)  # how protocol 2 writes it
         full = f"{module}.{name}"
         if full not in self._names:
             self._names[full] = type(name.rpartition(".")[2] or "x", (Inert,), {"module": module, "name": name})
@@ -155,7 +157,7 @@ def _read_zip(path: Path) -> Document:
         if info is None:
             raise ModelRefused(f"{path}: the bytes of tensor storage '{key}' are missing")
         try:
-            return torch.frombuffer(bytearray(archive.read(info)), dtype=torch.uint8) if info.file_size else torch.empty(0, dtype=torch.uint8)
+            return _aligned(archive.read(info))
         except zipfile.BadZipFile as error:
             raise ModelRefused(f"{path}: tensor storage '{key}' is damaged ({error})", "copy or save the file again") from error
 
@@ -192,9 +194,18 @@ def _read_legacy(path: Path) -> Document:
         if key not in offsets:
             raise ModelRefused(f"{path}: the bytes of tensor storage '{key}' are missing")
         begin, size = offsets[key]
-        return torch.frombuffer(bytearray(data[begin : begin + size]), dtype=torch.uint8) if size else torch.empty(0, dtype=torch.uint8)
+        return _aligned(data[begin : begin + size])
 
     return Document(root, list(names), storage)
+
+
+def _aligned(data: bytes) -> torch.Tensor:
+    """Bytes in memory that torch aligned: kernels round differently at odd addresses."""
+    if not data:
+        return torch.empty(0, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the bytes are read-only, and only read
+        return torch.frombuffer(data, dtype=torch.uint8).clone()
 
 
 DTYPES: dict[str, torch.dtype] = {

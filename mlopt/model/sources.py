@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,7 @@ def _need_trust(path: Path, what: str, trust: Trust) -> None:
 def _pickle(path: Path, trust: Trust) -> Source:
     document = inert.read(path)
     try:
-        value = build(document, trust, str(path))
+        value = build(document, replace(trust, trust_code=False), str(path))
     except ModelRefused:
         if not trust.trust_code:
             raise

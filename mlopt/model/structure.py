@@ -13,8 +13,10 @@ from torch import nn
 
 from mlopt.errors import ModelRefused, PassFailed
 from mlopt.model.trust import FUNCTIONS, MODULE_PREFIXES, Trust, narrow_flags, resolve, resolve_class
+from mlopt.pruning.surgery import relink
 
-_PLUMBING = frozenset({"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "_is_full_backward_hook"})
+_PLUMBING = frozenset({"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "_is_full_backward_hook", "_flat_weights", "_flat_weight_refs"})
+"""What `nn.Module` keeps for itself, and a recurrent layer's lists of its own parameters, made again by `relink`."""
 
 
 class Unwritable(PassFailed):
@@ -197,4 +199,5 @@ def rebuild(structure: dict[str, Any], trust: Trust) -> nn.Module:
         made._buffers.update({key: tensor(value, False) for key, value in entry["buffers"].items()})
         made._non_persistent_buffers_set.update(entry["transient"])
         made._modules.update({key: None if index is None else modules[index] for key, index in entry["children"].items()})
+    relink(modules[0])
     return modules[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,12 @@ class Trust:
     trust_code: bool = False
 
     def named(self, full: str) -> bool:
-        """Whether the user named this global: exactly, or by `package.module.*`."""
-        return any(full == entry or (entry.endswith(".*") and full.startswith(entry[:-1])) for entry in self.allow_class)
+        """Whether the user allowed this global: exactly, by `package.module.*`, or by trusting all code."""
+        return self.trust_code or any(full == entry or (entry.endswith(".*") and full.startswith(entry[:-1])) for entry in self.allow_class)
+
+    def for_model(self, text: str) -> Trust:
+        """A factory given as the model is named by that."""
+        return replace(self, arch=text) if is_factory(text) else self
 
     def to_json(self) -> dict[str, Any]:
         return {"arch": self.arch, "arch_args": self.arch_args, "allow_class": list(self.allow_class), "trust_code": self.trust_code}

@@ -71,9 +71,15 @@ def lively(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def prove(dense: nn.Module, pruned: nn.Module, surgery: Surgery, inputs: tuple[torch.Tensor, ...]) -> Proof:
     """Run both on real inputs. Raises whatever the pruned module raises: a size that was not mended, usually."""
-    state = {name: tensor for name, _, _, tensor in holders(dense)}
+    state: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, _, _, tensor in holders(dense):
+        if id(tensor) not in seen:  # a shared tensor goes under its first name, and functional_call ties the others
+            seen.add(id(tensor))
+            state[name] = tensor
     alive = {name: tensor for name, tensor in lively(state).items() if not name.endswith("bias")}
-    by_id = {id(state[name]): keeps for name, keeps in surgery.weights.items()}
+    named = {name: tensor for name, _, _, tensor in holders(dense)}
+    by_id = {id(named[name]): keeps for name, keeps in surgery.weights.items()}
     dense_state, masked_state, pruned_state = dict(alive), {}, {}
     for name, tensor in state.items():
         keeps = by_id.get(id(tensor))

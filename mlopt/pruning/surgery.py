@@ -73,6 +73,13 @@ def holders(module: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, torch
                     yield (f"{path}.{key}" if path else key), table, key, tensor
 
 
+def relink(module: nn.Module) -> None:
+    """Recurrent layers keep a second list of their parameters: make it again after tensors were replaced."""
+    for child in module.modules():
+        if isinstance(child, nn.RNNBase):
+            child._init_flat_weights()  # type: ignore[no-untyped-call]
+
+
 def apply(module: nn.Module, surgery: Surgery) -> nn.Module:
     """Cut `module` in place and return it (the root itself may be replaced). Shared tensors stay shared."""
     named = {name: tensor for name, _, _, tensor in holders(module)}
@@ -86,6 +93,7 @@ def apply(module: nn.Module, surgery: Surgery) -> nn.Module:
             new = cut_tensor(tensor, keeps)
             done[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
         table[key] = done[id(tensor)]
+    relink(module)
     for path, name in surgery.modules.items():
         module = replace_class(module, path, name)
     for path, changes in surgery.attributes.items():

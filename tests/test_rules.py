@@ -1,0 +1,259 @@
+"""The coupling algebra, rule by rule: for random shapes, masking a label's indices and deleting them give the same result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
+
+from mlopt.pruning.budget import choose
+from mlopt.pruning.coupling import find_groups
+from mlopt.pruning.engine import _cut, analyse
+from mlopt.pruning.labels import Labels
+from mlopt.pruning.propagation import RULES
+
+small = st.integers(2, 4)
+
+
+class Net(nn.Module):
+    """Parameters by name, and a function of them."""
+
+    def __init__(self, body: Callable[[Any, torch.Tensor], torch.Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+        self.body = body
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(self, x)
+
+
+def prove_random_cut(module: nn.Module, x: torch.Tensor, data: st.DataObject, least_groups: int = 1) -> None:
+    """Cut random members of random groups; the pruned module must equal the masked one."""
+    for p in module.parameters():
+        nn.init.normal_(p, std=0.5)
+    found = analyse(module.eval(), (x,))
+    assert len(found.groups) >= least_groups, f"only {len(found.groups)} groups in {module}"
+    scores = [np.array([data.draw(st.floats(0.1, 1)) for _ in group.classes]) for group in found.groups]
+    from mlopt.pruning.budget import Widths
+
+    kept = np.array([data.draw(st.integers(1, len(group.classes))) for group in found.groups])
+    dropped = choose(found.groups, scores, Widths(kept, 0, 0, 0), len(found.flow.labels))
+    if not dropped.any():
+        return
+    outcome = _cut(found, dropped, (x,))
+    assert not isinstance(outcome, str), outcome
+    assert outcome[2].holds
+    # What the counter promised is what came out.
+    counter = found.counter()
+    real = sum(p.numel() for p in outcome[0].parameters())
+    assert counter.of_mask(dropped, kept.astype(float)).params == real
+
+
+Case = Callable[[Callable[[Any], int]], tuple[nn.Module, torch.Tensor]]
+CASES: dict[str, Case] = {}
+
+
+def case(function: Case) -> Case:
+    CASES[function.__name__] = function
+    return function
+
+
+@case
+def chain_of_linears(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    a, b = n(small), 2 * n(small)
+    return nn.Sequential(nn.Linear(a, b), nn.GELU(), nn.Linear(b, 3)), torch.randn(2, a)
+
+
+@case
+def residual_of_convolutions(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    c = 2 * n(small)
+    return Net(lambda m, x: m.c((y := m.a(x)) + F.relu(m.norm(m.b(y)))), a=nn.Conv2d(2, c, 1), b=nn.Conv2d(c, c, 3, padding=1), norm=nn.BatchNorm2d(c), c=nn.Conv2d(c, 3, 1)), torch.randn(2, 2, 4, 4)
+
+
+@case
+def concatenation(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    c, d = 2 * n(small), n(small)
+    return Net(lambda m, x: m.c(torch.cat([y := m.a(x), m.b(y)], 1)), a=nn.Conv2d(2, c, 1), b=nn.Conv2d(c, d, 1), c=nn.Conv2d(c + d, 3, 1)), torch.randn(1, 2, 3, 3)
+
+
+@case
+def depthwise(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    c, m_ = 2 * n(small), n(st.integers(1, 2))
+    return Net(lambda m, x: m.c(F.relu6(m.b(m.a(x)))), a=nn.Conv2d(2, c, 1), b=nn.Conv2d(c, c * m_, 3, padding=1, groups=c), c=nn.Conv2d(c * m_, 3, 1)), torch.randn(1, 2, 4, 4)
+
+
+@case
+def grouped(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    g, c, d = 2, 2 * n(small), 2 * n(small)
+    return Net(lambda m, x: m.c(m.b(m.a(x))), a=nn.Conv2d(2, g * c, 1), b=nn.Conv2d(g * c, g * d, 3, groups=g), c=nn.Conv2d(g * d, 3, 1)), torch.randn(1, 2, 4, 4)
+
+
+@case
+def transposed(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    c = 2 * n(small)
+    return Net(lambda m, x: m.c(m.b(m.a(x))), a=nn.Conv2d(2, c, 1), b=nn.ConvTranspose2d(c, 2 * c, 2, 2), c=nn.Conv2d(2 * c, 3, 1)), torch.randn(1, 2, 4, 4)
+
+
+@case
+def grouped_transposed(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    c = 2 * n(small)
+    return Net(lambda m, x: m.c(m.b(m.a(x))), a=nn.Conv2d(2, 2 * c, 1), b=nn.ConvTranspose2d(2 * c, 2 * c, 2, 2, groups=2), c=nn.Conv2d(2 * c, 3, 1)), torch.randn(1, 2, 4, 4)
+
+
+@case
+def one_dimensional(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    c = 2 * n(small)
+    return Net(lambda m, x: m.c(F.max_pool1d(m.a(x), 2).flatten(1)), a=nn.Conv1d(2, c, 3, padding=1), c=nn.Linear(c * 4, 3)), torch.randn(2, 2, 8)
+
+
+@case
+def squeeze_and_excite(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    c, r = 2 * n(small), n(small)
+    return Net(
+        lambda m, x: m.c((y := m.a(x)) * torch.sigmoid(m.up(F.silu(m.down(F.adaptive_avg_pool2d(y, 1)))))),
+        a=nn.Conv2d(2, c, 1), down=nn.Conv2d(c, r, 1), up=nn.Conv2d(r, c, 1), c=nn.Conv2d(c, 3, 1),
+    ), torch.randn(2, 2, 4, 4)  # fmt: skip
+
+
+@case
+def group_normalisation(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    g, per = n(small), n(small)
+    return nn.Sequential(nn.Conv2d(2, g * per, 1), nn.GroupNorm(g, g * per), nn.Conv2d(g * per, 3, 1)), torch.randn(2, 2, 4, 4)
+
+
+@case
+def instance_normalisation(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    c = 2 * n(small)
+    return nn.Sequential(nn.Conv2d(2, c, 1), nn.InstanceNorm2d(c, affine=True), nn.Conv2d(c, 3, 1)), torch.randn(2, 2, 4, 4)
+
+
+@case
+def channel_shuffle(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    c = 2 * n(small)
+
+    def body(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y = m.a(x)
+        b, _, h, w = y.shape
+        return m.c(y.view(b, 2, -1, h, w).transpose(1, 2).reshape(b, -1, h, w))
+
+    return Net(body, a=nn.Conv2d(2, 2 * c, 1), c=nn.Conv2d(2 * c, 3, 1)), torch.randn(2, 2, 3, 3)
+
+
+@case
+def chunked_gate(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    d = 2 * n(small)
+    return Net(lambda m, x: m.c(F.silu((p := m.a(x).chunk(2, -1))[0]) * p[1]), a=nn.Linear(4, 2 * d), c=nn.Linear(d, 3)), torch.randn(2, 4)
+
+
+@case
+def token_mixing(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    t, h = n(small), 2 * n(small)
+    return Net(lambda m, x: x + m.b(F.gelu(m.a(x.transpose(1, 2)))).transpose(1, 2), a=nn.Linear(t, h), b=nn.Linear(h, t)), torch.randn(2, t, 3)
+
+
+@case
+def flattened(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    c = 2 * n(small)
+    return nn.Sequential(nn.Conv2d(2, c, 1), nn.ReLU(), nn.Flatten(), nn.Linear(c * 9, 3)), torch.randn(2, 2, 3, 3)
+
+
+@case
+def bare_matmul(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    d = 2 * n(small)
+
+    class Bare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.scale, self.v = nn.Parameter(torch.randn(4, d)), nn.Parameter(torch.randn(d)), nn.Parameter(torch.randn(d, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (F.elu(x @ self.w) * self.scale) @ self.v
+
+    return Bare(), torch.randn(2, 4)
+
+
+@case
+def resized_and_padded(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    c = 2 * n(small)
+    return Net(lambda m, x: m.c(F.pad(F.interpolate(m.a(x), scale_factor=2, mode="bilinear"), (1, 1, 1, 1))), a=nn.Conv2d(2, c, 1), c=nn.Conv2d(c, 3, 3)), torch.randn(1, 2, 4, 4)
+
+
+@case
+def pixel_shuffle(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    c = n(small)
+    return Net(lambda m, x: m.c(F.pixel_shuffle(m.a(x), 2)), a=nn.Conv2d(2, 4 * c, 1), c=nn.Conv2d(c, 3, 1)), torch.randn(1, 2, 3, 3)
+
+
+@case
+def embedding(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    d = 2 * n(small)
+    return nn.Sequential(nn.Embedding(7, d), nn.ReLU(), nn.Linear(d, 3)), torch.randint(0, 7, (2, 5))
+
+
+@case
+def weight_standardised(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    c, d = 2 * n(small), 2 * n(small)
+
+    def body(m: Any, x: torch.Tensor) -> torch.Tensor:
+        w = m.b.weight
+        w = (w - w.mean((1, 2, 3), keepdim=True)) / (w.var((1, 2, 3), keepdim=True) + 1e-3).sqrt()
+        return m.c(F.relu(F.conv2d(m.a(x), w, m.b.bias)))
+
+    return Net(body, a=nn.Conv2d(2, c, 1), b=nn.Conv2d(c, d, 1), c=nn.Conv2d(d, 3, 1)), torch.randn(1, 2, 4, 4)
+
+
+@pytest.mark.parametrize("name", CASES)
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(data=st.data())
+def test_masking_equals_deleting(name: str, data: st.DataObject) -> None:
+    module, x = CASES[name](data.draw)
+    prove_random_cut(module, x, data)
+
+
+def test_unknown_operator_pins_what_it_touches() -> None:
+    module = Net(lambda m, x: m.c(torch.cumsum(torch.sort(m.a(x), -1)[0], -1)), a=nn.Linear(4, 16), c=nn.Linear(16, 3))
+    found = analyse(module, (torch.randn(2, 4),))
+    assert found.groups == []
+    assert any("sort" in name for name in found.flow.unknown)
+
+
+@pytest.mark.parametrize("body", [lambda y: F.layer_norm(y, (16,)), lambda y: torch.softmax(y, -1), lambda y: y / y.norm(dim=-1, keepdim=True), lambda y: y - y.mean(-1, keepdim=True)])
+def test_statistics_over_channels_pin_them(body: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    module = Net(lambda m, x: m.c(body(m.a(x))), a=nn.Linear(4, 16), c=nn.Linear(16, 3))
+    assert analyse(module, (torch.randn(2, 4),)).groups == []
+
+
+def test_every_rule_is_a_function_with_its_own_entry() -> None:
+    assert len(RULES) > 100
+    assert all(callable(function) for function in RULES.values())
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=60))
+def test_union_find_agrees_with_graph_components(pairs: list[tuple[int, int]]) -> None:
+    import networkx
+
+    labels = Labels()
+    labels.fresh(30)
+    graph = networkx.Graph()
+    graph.add_nodes_from(range(31))
+    graph.add_edges_from(pairs)
+    for start in range(0, len(pairs), 7):  # in batches, as rules do
+        batch = np.array(pairs[start : start + 7], dtype=np.int64).reshape(-1, 2)
+        labels.union(batch[:, 0], batch[:, 1])
+    roots = labels.find(np.arange(31))
+    for component in networkx.connected_components(graph):
+        assert {int(roots[i]) for i in component} == {min(component)}
+
+
+def test_groups_can_be_pinned_from_outside() -> None:
+    found = analyse(nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)), (torch.randn(2, 4),))
+    assert len(found.groups) == 1
+    assert find_groups(found.flow, set(found.groups[0].classes.tolist())) == []

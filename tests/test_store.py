@@ -1,0 +1,130 @@
+"""The store: whole or not at all, under kills, damage, locks and full disks."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from mlopt.artifact import Artifact, Format, TensorSpec, digest_of, hash_tree
+from mlopt.errors import UsageError
+from mlopt.store import Store, explain_os_error, write_atomic
+
+SPEC = (TensorSpec("x", ("batch", 4)),)
+
+
+def put(store: Store, key: str, content: bytes) -> Artifact:
+    stage = store.stage()
+    (stage / "a.bin").write_bytes(content)
+    root, digest = store.publish(stage)
+    artifact = Artifact("a", Format.ONNX, root, "a.bin", digest, SPEC)
+    store.record(key, artifact, {"metrics": {"n": 1}})
+    return artifact
+
+
+def test_what_is_published_is_found_and_equal(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.locked():
+        artifact = put(store, "k", b"hello")
+        found, record = store.lookup("k") or pytest.fail("not found")
+        assert found == artifact
+        assert record == {"metrics": {"n": 1}}
+        assert put(store, "k2", b"hello").digest == artifact.digest
+        assert len(list((store.root / "objects").iterdir())) == 1
+        assert store.lookup("other") is None
+
+
+@pytest.mark.parametrize("damage", ["byte", "missing", "torn action"])
+def test_damage_is_a_miss_and_is_mended(tmp_path: Path, damage: str) -> None:
+    store = Store(tmp_path)
+    with store.locked():
+        artifact = put(store, "k", b"hello")
+        if damage == "byte":
+            artifact.path.write_bytes(b"hellO")
+        elif damage == "missing":
+            artifact.path.unlink()
+        else:
+            (store.root / "actions" / "k.json").write_text('{"digest": "')
+        assert store.lookup("k") is None
+        again = put(store, "k", b"hello")
+        assert store.lookup("k") is not None
+        assert again.path.read_bytes() == b"hello"
+
+
+def test_a_second_run_is_told_at_once(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from mlopt.store import Store\nwith Store(Path(sys.argv[1])).locked(): print('in', flush=True); sys.stdin.read()"
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "in\n"
+    with pytest.raises(UsageError, match="another mlopt run"), Store(tmp_path).locked():
+        pass
+    other.kill()  # the kernel frees the lock: nothing has to be removed by hand
+    other.wait()
+    with Store(tmp_path).locked():
+        pass
+
+
+def test_kill_at_any_write_leaves_all_or_nothing(tmp_path: Path) -> None:
+    """A child publishes without end and is killed at random points; every object that is visible is whole."""
+    code = textwrap.dedent("""
+        import sys, os
+        from pathlib import Path
+        from mlopt.store import Store
+        from mlopt.artifact import Artifact, Format
+        store = Store(Path(sys.argv[1]))
+        with store.locked():
+            print("in", flush=True)
+            n = 0
+            while True:
+                n += 1
+                stage = store.stage()
+                for i in range(3):
+                    (stage / f"{i}.bin").write_bytes(os.urandom(200_000))
+                root, digest = store.publish(stage)
+                store.record(f"{os.getpid()}-{n}", Artifact("a", Format.ONNX, root, "0.bin", digest, ()), {})
+                print(n, flush=True)
+    """)
+    for round_ in range(6):
+        child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        for _ in range(2 + round_):
+            child.stdout.readline()
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    objects = list((tmp_path / ".store" / "objects").iterdir())
+    assert len(objects) >= 6
+    assert all(digest_of(hash_tree(path)) == path.name for path in objects)
+    store = Store(tmp_path)
+    with store.locked():
+        assert not list(store.root.glob("tmp-*")), "a dead run's staging was not swept"
+        assert all(store.lookup(path.stem) for path in (store.root / "actions").glob("*.json") if not path.name.startswith("."))
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    """A real EFBIG from the kernel, in a child so that the limit stays there."""
+    target = tmp_path / "run.json"
+    write_atomic(target, b"old")
+    pid = os.fork()
+    if pid == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            write_atomic(target, b"n" * 100_000)
+        except OSError as error:
+            os._exit(0 if "no space" in explain_os_error(error, target).message else 3)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_file_in_place_of_the_directory(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("")
+    with pytest.raises(UsageError, match="is a file"), Store(tmp_path / "f").locked():
+        pass

@@ -1,0 +1,181 @@
+"""The loop, its objectives, and several processes that must act as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from mlopt.data import Arrays, DataSet, Part, check_labels, load_data
+from mlopt.errors import DataError, PassFailed
+from mlopt.model import bundle
+from mlopt.model.sources import adopt
+from mlopt.recipe import Train
+from mlopt.training.distributed import train_in_processes
+from mlopt.training.loop import World, evaluate, fit, recalibrate_batch_norm, schedule
+from mlopt.training.objectives import distillation, score, supervised
+from recipes.networks import digits_resnet
+from tests.conftest import plain_cnn
+
+CONFIG = Train(epochs=1, batch_size=32, lr=0.05, optimizer="sgd", max_steps=10)
+
+
+def data_of(path: Path) -> DataSet:
+    return load_data(str(path))
+
+
+def test_two_processes_give_one_processs_weights(tmp_path: Path, digits_npz: Path) -> None:
+    """10 steps with batch normalisation, which must be synchronised for this to hold.
+
+    The activation is smooth: a ReLU that sits on its kink flips with the order of summation, which is rounding and not a fault.
+    """
+    module = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.SiLU(),
+        nn.Conv2d(16, 32, 3, stride=2), nn.BatchNorm2d(32), nn.SiLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
+    )  # fmt: skip
+    (tmp_path / "b").mkdir()
+    bundle.write(tmp_path / "b", *adopt(module).trunk())
+    job = {
+        "bundle": str(tmp_path / "b"), "teacher": str(tmp_path / "b"), "data": str(digits_npz), "seed": 3, "device": "cpu", "threads": 1,
+        "config": CONFIG.model_dump(mode="json", by_alias=True), "out": str(tmp_path / "out.safetensors"),
+        "trust": {"arch": None, "arch_args": {}, "allow_class": ["recipes.networks.*"], "trust_code": False},
+    }  # fmt: skip
+    lines: list[str] = []
+    report = train_in_processes(job, 2, lines.append)
+    part = data_of(digits_npz).train
+    assert part is not None
+    done = fit(module, part, supervised, CONFIG, seed=3)
+    assert report["steps"] == done.steps == 10
+    assert lines
+    both, one = load_file(tmp_path / "out.safetensors"), bundle.canonical(module)
+    worst = max(float((both[name].double() - one[name].detach().double()).abs().max()) for name in both)
+    assert worst <= 1e-5, worst
+
+
+def test_a_process_that_dies_is_reported_with_its_words(tmp_path: Path, digits_npz: Path) -> None:
+    (tmp_path / "b").mkdir()
+    bundle.write(tmp_path / "b", *adopt(plain_cnn()).trunk())  # takes three channels, the digits have one
+    job = {
+        "bundle": str(tmp_path / "b"), "teacher": str(tmp_path / "b"), "data": str(digits_npz), "seed": 0, "device": "cpu", "threads": 1,
+        "config": CONFIG.model_dump(mode="json", by_alias=True), "out": str(tmp_path / "o"),
+        "trust": {"arch": None, "arch_args": {}, "allow_class": [], "trust_code": False},
+    }  # fmt: skip
+    with pytest.raises(PassFailed, match="channels"):
+        train_in_processes(job, 2, lambda line: None)
+
+
+def test_slices_of_all_processes_are_the_batch() -> None:
+    batch = ((torch.arange(13),), torch.arange(13))
+    parts = [World(rank, 4).share(batch) for rank in range(4)]
+    assert torch.cat([part[0][0] for part in parts]).tolist() == list(range(13))
+
+
+def test_a_teacher_pulls_its_student_towards_it() -> None:
+    x = torch.randn(64, 6)
+    teacher, student = nn.Linear(6, 4), nn.Linear(6, 4)
+    objective = distillation(teacher, 2.0, 1.0)
+    before = float(objective(student, (x,), None).detach())
+    fit(student, Part("train", Arrays(x, None)), objective, Train(epochs=30, lr=0.05, batch_size=16), seed=0)
+    assert float(objective(student, (x,), None).detach()) < before / 10
+    assert float(objective(teacher, (x,), None).detach()) == pytest.approx(0, abs=1e-6)
+
+
+def test_training_is_repeatable_and_learns(digits_npz: Path) -> None:
+    data = data_of(digits_npz)
+    assert data.train is not None
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        module = digits_resnet(8)
+        fit(module, data.train, supervised, Train(epochs=3, lr=3e-3), seed=5)
+        weights.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
+    assert torch.equal(weights[0], weights[1])
+    result = evaluate(module, data.evaluation)
+    assert result is not None
+    assert result[0] == "accuracy"
+    assert result[1] > 60
+
+
+def test_a_loss_that_explodes_fails_the_pass() -> None:
+    part = Part("train", Arrays(torch.randn(32, 4) * 1e30, torch.randn(32, 1)))
+    with pytest.raises(PassFailed, match="loss became"):
+        fit(nn.Linear(4, 1), part, supervised, Train(epochs=3, lr=1.0), seed=0)
+
+
+def test_recalibration_restores_the_statistics() -> None:
+    x = torch.randn(256, 4) * 3 + 5
+    module = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2)).eval()
+    assert recalibrate_batch_norm(module, Part("train", Arrays(x, None)))
+    assert torch.allclose(module[0].running_mean, x.mean(0), atol=0.2)  # type: ignore[arg-type]
+    assert torch.allclose(module[0].running_var, x.var(0), rtol=0.1)  # type: ignore[arg-type]
+    assert not module.training
+    assert not recalibrate_batch_norm(nn.Linear(2, 2), Part("train", Arrays(x, None)))
+
+
+def test_schedule_rises_and_falls_to_zero() -> None:
+    factors = [schedule(step, 100, 0.1) for step in range(100)]
+    assert factors[9] == 1.0
+    assert factors[0] == pytest.approx(0.1)
+    assert factors == [*sorted(factors[:10]), *sorted(factors[10:], reverse=True)]
+    assert factors[-1] < 1e-3
+
+
+def test_scores() -> None:
+    assert score(torch.eye(4), torch.tensor([0, 1, 2, 0])) == ("accuracy", 75.0)
+    assert score(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([1.0, 2.0, 3.0])) == ("r2", 100.0)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"y": np.zeros(3)}, "no array 'x'"),
+        ({"x": np.zeros((3, 2)), "y": np.zeros(4)}, "3 and 4 samples"),
+        ({"x": np.full((20, 2), np.nan)}, "NaN"),
+        ({"x": np.array(["a", "b"])}, "not numeric"),
+        ({"x": np.zeros((0, 2))}, "no samples"),
+    ],
+)
+def test_bad_data_files(tmp_path: Path, arrays: dict[str, np.ndarray], words: str) -> None:
+    np.savez(tmp_path / "d.npz", **arrays)
+    with pytest.raises(DataError, match=words):
+        load_data(str(tmp_path / "d.npz"))
+
+
+def test_more_bad_data(tmp_path: Path) -> None:
+    (tmp_path / "t.npz").write_text("text")
+    np.savez(tmp_path / "p.npz", x=np.array([{"a": 1}], dtype=object))
+    for name in ("t.npz", "p.npz", "absent.npz", "no.such:factory", "json:loads"):
+        with pytest.raises((DataError, Exception)) as error:
+            load_data(name if ":" in name else str(tmp_path / name))
+        assert getattr(error.value, "exit_code", None) == 2, name
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match="no class folders"):
+        load_data(str(tmp_path / "folder"))
+    part = Part("train", Arrays(torch.zeros(4, 2), torch.tensor([0, 1, 2, 10])))
+    with pytest.raises(DataError, match="0 to 10, but the model has 10 outputs"):
+        check_labels(part, torch.zeros(1, 10))
+
+
+def test_image_folders(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from mlopt.artifact import TensorSpec
+
+    for label, shade in (("black", 0), ("white", 255)):
+        (tmp_path / label).mkdir()
+        for i in range(6):
+            Image.new("RGB", (10, 12), (shade,) * 3).save(tmp_path / label / f"{i}.png")
+    data = load_data(str(tmp_path), (TensorSpec("x", ("batch", 3, 8, 8)),))
+    assert data.train is not None
+    inputs, target = data.train.take(100)
+    assert inputs[0].shape[1:] == (3, 8, 8)
+    assert target is not None
+    assert torch.equal(inputs[0].amax((1, 2, 3)).long(), target)
+    with pytest.raises(DataError) as error:
+        load_data(str(tmp_path))
+    assert "--input" in error.value.hint
