@@ -6,6 +6,7 @@ A finished pass is in the store and is not redone; a kill at any point loses at 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from mlopt.model.trust import Trust
 from mlopt.passes import pass_class
 from mlopt.plan import Planned, output_name, plan
 from mlopt.recipe import TRUNK, Model, Recipe
-from mlopt.store import Store, explain_os_error, publish_dir, publish_file, write_atomic
+from mlopt.store import Store, disk_errno, explain_os_error, publish_dir, publish_file, write_atomic
 
 Say = Callable[[str], None]
 FITTING = ("train", "finetune", "distill")
@@ -103,6 +104,7 @@ class Pipeline:
         write_atomic(self.directory / "recipe.yaml", recipe.to_yaml().encode())
         self._record["source"] = {"sha256": source.sha256, "kind": source.kind}
         start = self._import(source)
+        del source  # the dense weights: every pass reads what it needs from the store, and a large model must not stay here for all of them
         device = pick_device(recipe.device)
         self._context = RunContext(
             data=self._data,
@@ -155,11 +157,11 @@ class Pipeline:
     def _adopt(self, artifact: Artifact, write: Callable[[Path], None]) -> Artifact:
         stage = self._store.stage()
         try:
-            write(stage)
+            with _library_errors("import"):
+                write(stage)
             root, digest = self._store.publish(stage)
-        except BaseException:
+        finally:
             self._store.discard(stage)
-            raise
         return replace(artifact, root=root, digest=digest)
 
     def _key(self, step: Planned, artifact: Artifact, version: int) -> str:
@@ -241,7 +243,8 @@ class Pipeline:
         stage = self._store.stage()
         begin = time.perf_counter()
         try:
-            made = implementation(step.step)(artifact, stage, self._context)
+            with _library_errors(step.name):
+                made = implementation(step.step)(artifact, stage, self._context)
             worked = time.perf_counter() - begin
             if step.step.pass_ in FITTING:
                 self._spent["training"] += worked
@@ -327,6 +330,21 @@ class Pipeline:
 
         record.write(self.directory, self._record)
         write_reports(self.directory, self._record)
+
+
+@contextlib.contextmanager
+def _library_errors(name: str) -> Iterator[None]:
+    """A full disk is one, whatever a library makes of it; any other surprise inside a pass is a failed pass, not a traceback."""
+    try:
+        yield
+    except Exception as error:
+        number = disk_errno(error)
+        if number is not None:
+            raise OSError(number, os.strerror(number)) from error
+        if isinstance(error, (MloptError, OSError)):
+            raise
+        line = (str(error).strip().splitlines() or [""])[0]
+        raise PassFailed(f"{name} raised {type(error).__name__}: {line}", "this is a case that mlopt did not foresee; please report it") from error
 
 
 def trust_of(model: Model) -> Trust:

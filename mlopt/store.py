@@ -15,6 +15,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,9 +79,29 @@ def publish_dir(source: Path, target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DISK = _FULL | {errno.EROFS, errno.EACCES}
+_WORDS = {"No space left on device": errno.ENOSPC, "File too large": errno.EFBIG, "Read-only file system": errno.EROFS}
+_WORDS["PytorchStreamWriter failed writing"] = errno.ENOSPC  # torch keeps the reason to itself
+
+
+def disk_errno(error: BaseException | None) -> int | None:
+    """The errno of a disk that would not take more, wherever in the chain of causes a library hid it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK:
+            return error.errno
+        text = str(error)
+        found = re.search(r"os error (\d+)", text)
+        number = int(found.group(1)) if found else next((number for words, number in _WORDS.items() if words in text), None)
+        if number in _DISK:
+            return number
+        error = error.__cause__
+    return None
+
+
 def explain_os_error(error: OSError, path: Path) -> UsageError:
     """A full, read-only or missing disk, in words. Nothing that was published is lost."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in _FULL:
         return UsageError(f"no space left while writing below {path}", "free some space, or choose another -o; finished passes are kept")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return UsageError(f"{path} cannot be written: {error.strerror}", "choose another -o")

@@ -133,6 +133,11 @@ def digits_vit(width: int = 64, depth: int = 4) -> VisionTransformer:
     return VisionTransformer(32, 4, 1, width, depth, 4, 10)
 
 
+def vit_base() -> VisionTransformer:
+    """ViT-B/16's shape for 3x224x224 images (86.6M parameters), weights random."""
+    return VisionTransformer(224, 16, 3, 768, 12, 12, 1000)
+
+
 def byte_lm(width: int = 128, depth: int = 4) -> ByteModel:
     """For sequences of 64 bytes."""
     return ByteModel(64, width, depth, 8)

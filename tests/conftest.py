@@ -24,7 +24,7 @@ def seeded() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture()
+@pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     """Run `mlopt` as a user does: in a fresh process, in an empty directory, with the repository importable."""
 

@@ -45,7 +45,10 @@ def imports() -> list[tuple[str, str]]:
             if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "mlopt":
                 targets = [node.module]
                 if node.module == "mlopt":
-                    targets = [f"mlopt.{alias.name}" if (PACKAGE / alias.name).exists() or (PACKAGE / f"{alias.name}.py").exists() else "mlopt" for alias in node.names]
+                    targets = [
+                        f"mlopt.{alias.name}" if (PACKAGE / alias.name).exists() or (PACKAGE / f"{alias.name}.py").exists() else "mlopt"
+                        for alias in node.names
+                    ]
                 found += [(name, target) for target in targets]
             elif isinstance(node, ast.Import):
                 found += [(name, alias.name) for alias in node.names if alias.name.split(".")[0] == "mlopt"]

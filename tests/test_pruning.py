@@ -146,7 +146,12 @@ def test_stock_attention_takes_masks_after_pruning() -> None:
     causal = nn.Transformer.generate_square_subsequent_mask(6)
     masked = prove_masked_copy(layer, result.plan)
     with torch.no_grad():
-        for options in ({}, {"src_key_padding_mask": padding}, {"src_mask": causal}, {"src_mask": causal, "src_key_padding_mask": padding.float() * -1e9}):
+        for options in (
+            {},
+            {"src_key_padding_mask": padding},
+            {"src_mask": causal},
+            {"src_mask": causal, "src_key_padding_mask": padding.float() * -1e9},
+        ):
             want, got = masked(x, **options), result.module(x, **options)
             assert torch.allclose(want, got, atol=1e-5), options
     attention, dense = result.module.self_attn, masked.self_attn
@@ -208,7 +213,14 @@ def test_bad_amounts(amount: str) -> None:
         mlopt.prune(plain_cnn(), torch.randn(2, 3, 8, 8), amount)
 
 
-@pytest.mark.parametrize(("module", "x"), [(nn.Linear(8, 3), torch.randn(2, 8)), (nn.Sequential(nn.ReLU()), torch.randn(2, 8)), (nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 2)), torch.randn(2, 8))])
+@pytest.mark.parametrize(
+    ("module", "x"),
+    [
+        (nn.Linear(8, 3), torch.randn(2, 8)),
+        (nn.Sequential(nn.ReLU()), torch.randn(2, 8)),
+        (nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 2)), torch.randn(2, 8)),
+    ],
+)
 def test_nothing_to_prune_is_declined_with_a_reason(module: nn.Module, x: torch.Tensor) -> None:
     with pytest.raises(Declined) as declined:
         prune_module(module, (x,), "0.5")

@@ -105,7 +105,16 @@ def test_repeated_passes_have_names_of_their_own() -> None:
 def test_compress_builds_the_recipe_that_the_contract_names() -> None:
     recipe = build_recipe(Model(path="m.pt"), prune="0.5", distill=3, quantize=("int8", "fp16"), export=("torchscript", "tensorrt"), data="d")
     made = [step.name for step in plan(recipe)]
-    assert made == ["prune", "distill", "torchscript", "onnx", "model.int8-cpu.onnx", "model.int8-tensorrt.onnx", "model.fp16.onnx", "model.rtx.engine"]
+    assert made == [
+        "prune",
+        "distill",
+        "torchscript",
+        "onnx",
+        "model.int8-cpu.onnx",
+        "model.int8-tensorrt.onnx",
+        "model.fp16.onnx",
+        "model.rtx.engine",
+    ]
     assert recipe.passes[0].amount == "macs:0.5"  # type: ignore[union-attr]
     for bad in ("1.5", "-1", "x", "latency:0.5", "w:0.5"):
         with pytest.raises(UsageError):

@@ -75,37 +75,53 @@ def chain_of_linears(n: Any) -> tuple[nn.Module, torch.Tensor]:
 @case
 def residual_of_convolutions(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c = 2 * n(small)
-    return Net(lambda m, x: m.c((y := m.a(x)) + F.relu(m.norm(m.b(y)))), a=nn.Conv2d(2, c, 1), b=nn.Conv2d(c, c, 3, padding=1), norm=nn.BatchNorm2d(c), c=nn.Conv2d(c, 3, 1)), torch.randn(2, 2, 4, 4)
+    return Net(
+        lambda m, x: m.c((y := m.a(x)) + F.relu(m.norm(m.b(y)))),
+        a=nn.Conv2d(2, c, 1),
+        b=nn.Conv2d(c, c, 3, padding=1),
+        norm=nn.BatchNorm2d(c),
+        c=nn.Conv2d(c, 3, 1),
+    ), torch.randn(2, 2, 4, 4)
 
 
 @case
 def concatenation(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c, d = 2 * n(small), n(small)
-    return Net(lambda m, x: m.c(torch.cat([y := m.a(x), m.b(y)], 1)), a=nn.Conv2d(2, c, 1), b=nn.Conv2d(c, d, 1), c=nn.Conv2d(c + d, 3, 1)), torch.randn(1, 2, 3, 3)
+    return Net(
+        lambda m, x: m.c(torch.cat([y := m.a(x), m.b(y)], 1)), a=nn.Conv2d(2, c, 1), b=nn.Conv2d(c, d, 1), c=nn.Conv2d(c + d, 3, 1)
+    ), torch.randn(1, 2, 3, 3)
 
 
 @case
 def depthwise(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c, m_ = 2 * n(small), n(st.integers(1, 2))
-    return Net(lambda m, x: m.c(F.relu6(m.b(m.a(x)))), a=nn.Conv2d(2, c, 1), b=nn.Conv2d(c, c * m_, 3, padding=1, groups=c), c=nn.Conv2d(c * m_, 3, 1)), torch.randn(1, 2, 4, 4)
+    return Net(
+        lambda m, x: m.c(F.relu6(m.b(m.a(x)))), a=nn.Conv2d(2, c, 1), b=nn.Conv2d(c, c * m_, 3, padding=1, groups=c), c=nn.Conv2d(c * m_, 3, 1)
+    ), torch.randn(1, 2, 4, 4)
 
 
 @case
 def grouped(n: Any) -> tuple[nn.Module, torch.Tensor]:
     g, c, d = 2, 2 * n(small), 2 * n(small)
-    return Net(lambda m, x: m.c(m.b(m.a(x))), a=nn.Conv2d(2, g * c, 1), b=nn.Conv2d(g * c, g * d, 3, groups=g), c=nn.Conv2d(g * d, 3, 1)), torch.randn(1, 2, 4, 4)
+    return Net(
+        lambda m, x: m.c(m.b(m.a(x))), a=nn.Conv2d(2, g * c, 1), b=nn.Conv2d(g * c, g * d, 3, groups=g), c=nn.Conv2d(g * d, 3, 1)
+    ), torch.randn(1, 2, 4, 4)
 
 
 @case
 def transposed(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c = 2 * n(small)
-    return Net(lambda m, x: m.c(m.b(m.a(x))), a=nn.Conv2d(2, c, 1), b=nn.ConvTranspose2d(c, 2 * c, 2, 2), c=nn.Conv2d(2 * c, 3, 1)), torch.randn(1, 2, 4, 4)
+    return Net(lambda m, x: m.c(m.b(m.a(x))), a=nn.Conv2d(2, c, 1), b=nn.ConvTranspose2d(c, 2 * c, 2, 2), c=nn.Conv2d(2 * c, 3, 1)), torch.randn(
+        1, 2, 4, 4
+    )
 
 
 @case
 def grouped_transposed(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c = 2 * n(small)
-    return Net(lambda m, x: m.c(m.b(m.a(x))), a=nn.Conv2d(2, 2 * c, 1), b=nn.ConvTranspose2d(2 * c, 2 * c, 2, 2, groups=2), c=nn.Conv2d(2 * c, 3, 1)), torch.randn(1, 2, 4, 4)
+    return Net(
+        lambda m, x: m.c(m.b(m.a(x))), a=nn.Conv2d(2, 2 * c, 1), b=nn.ConvTranspose2d(2 * c, 2 * c, 2, 2, groups=2), c=nn.Conv2d(2 * c, 3, 1)
+    ), torch.randn(1, 2, 4, 4)
 
 
 @case
@@ -183,7 +199,9 @@ def bare_matmul(n: Any) -> tuple[nn.Module, torch.Tensor]:
 @case
 def resized_and_padded(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c = 2 * n(small)
-    return Net(lambda m, x: m.c(F.pad(F.interpolate(m.a(x), scale_factor=2, mode="bilinear"), (1, 1, 1, 1))), a=nn.Conv2d(2, c, 1), c=nn.Conv2d(c, 3, 3)), torch.randn(1, 2, 4, 4)
+    return Net(
+        lambda m, x: m.c(F.pad(F.interpolate(m.a(x), scale_factor=2, mode="bilinear"), (1, 1, 1, 1))), a=nn.Conv2d(2, c, 1), c=nn.Conv2d(c, 3, 3)
+    ), torch.randn(1, 2, 4, 4)
 
 
 @case
@@ -225,7 +243,15 @@ def test_unknown_operator_pins_what_it_touches() -> None:
     assert any("sort" in name for name in found.flow.unknown)
 
 
-@pytest.mark.parametrize("body", [lambda y: F.layer_norm(y, (16,)), lambda y: torch.softmax(y, -1), lambda y: y / y.norm(dim=-1, keepdim=True), lambda y: y - y.mean(-1, keepdim=True)])
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda y: F.layer_norm(y, (16,)),
+        lambda y: torch.softmax(y, -1),
+        lambda y: y / y.norm(dim=-1, keepdim=True),
+        lambda y: y - y.mean(-1, keepdim=True),
+    ],
+)
 def test_statistics_over_channels_pin_them(body: Callable[[torch.Tensor], torch.Tensor]) -> None:
     module = Net(lambda m, x: m.c(body(m.a(x))), a=nn.Linear(4, 16), c=nn.Linear(16, 3))
     assert analyse(module, (torch.randn(2, 4),)).groups == []

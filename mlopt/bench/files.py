@@ -39,7 +39,7 @@ def _as_artifact(text: str, trust: Trust, given: tuple[TensorSpec, ...], scratch
     if source.format is Format.ONNX:
         from mlopt.model.onnx_file import check_onnx, input_specs
 
-        specs = given or input_specs(check_onnx(source.path))
+        specs = input_specs(check_onnx(source.path))
     precision = "fp16" if "fp16" in source.path.name else "int8" if "int8" in source.path.name else "fp32"
     return Artifact(text, source.format, source.path.parent, source.path.name, source.sha256, specs, precision)
 
@@ -60,7 +60,9 @@ def bench_files(models: list[str], trust: Trust, input: tuple[str, ...], threads
                 raise UsageError(f"{artifact.name} takes {shapes[0]}, the baseline {shapes[1]}", "only artifacts with one signature can be compared")
         run = RunContext(NO_DATA, None, trust, 0, device, 1, threads, artifacts[0])
         workers: list[Any] = [
-            stack.enter_context(Worker(a.name, a.format, a.path, threads=threads, device=device, precision=a.precision, trust=trust.for_model(a.name), pin=True))
+            stack.enter_context(
+                Worker(a.name, a.format, a.path, threads=threads, device=device, precision=a.precision, trust=trust.for_model(a.name), pin=True)
+            )
             for a in artifacts
         ]
         out: list[dict[str, Any]] = []

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+WIDE = 140
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -86,6 +88,8 @@ class Screen:
         force = {"always": True, "never": False, "auto": None}[color]
         options: dict[str, Any] = {"force_terminal": force if force else None, "no_color": color == "never" or None, "highlight": False}
         self.out, self.log = Console(**options), Console(stderr=True, **options)
+        if not self.out.is_terminal and "COLUMNS" not in os.environ:
+            self.out.width = WIDE  # a file or a pipe has no width of its own, and folded tables are hard to read
         self.as_json, self._quiet, self._verbose = as_json, quiet, verbose
         self._status: Any = None
 

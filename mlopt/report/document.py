@@ -109,7 +109,7 @@ def _table(record: Record) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]
     """One row an artifact: size, latency, speed-up, accuracy, and how far it is from its module."""
     metric = record["accuracy"]["metric"] if record["accuracy"] else None
     batch = _first_batch(record)
-    columns = ("artifact", "size", f"p50, batch {batch}", "p90", "faster than eager", *([f"{metric} %"] if metric else []), "error")
+    columns = ("artifact", "size", f"p50, batch {batch}", "p90", "speed-up", *([f"{metric} %"] if metric else []), "error")
     entries: list[tuple[str, float | None, dict[str, Any] | None]] = []
     weights = record["compression"]["bytes"]
     shown = {row["artifact"] for row in record["bench"]}
