@@ -1,4 +1,6 @@
 # `make demo` and `make test` set themselves up: a .venv of their own, versions from constraints.txt.
+# Where pip would take PyTorch's CUDA build and you want the small one for CPUs:
+#   make demo TORCH_INDEX="--extra-index-url https://download.pytorch.org/whl/cpu"
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +15,6 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH_INDEX) --editable '.[onnx,cpu,rtx,view,images,dev]'
 	touch $@
 
-# PyTorch's CPU build: from its own index where that can be reached (set TORCH_INDEX= to use whatever pip is configured with).
 demo: setup
 	$(BIN)/python -m recipes.demo --out demo
 

@@ -71,12 +71,17 @@ def compress(
     max_drop: float | None = None,
     seed: int = 0,
     threads: int = 1,
+    bench: bool = True,
 ) -> Run:
     """The main job on a live module; the batch dimension of `inputs` is taken as dynamic.
 
     The module is first written as a bundle below `out`; `factory` (`package.module:factory`) is needed when its attributes are not plain
     data. The module's own classes are allowed: you hold them already. Returns the run; raises what the command line would report.
     """
+    own = {f"{type(child).__module__}.{type(child).__qualname__}" for child in model.modules()}
+    lost = sorted(name for name in own if name.startswith("__main__.") or "<locals>" in name)
+    if lost and factory is None:
+        raise UsageError(f"other processes cannot import {', '.join(lost)}", "define the class at the top of a module, not of a script")
     directory = Path(out)
     source = adopt_module(model, factory, factory_args)
     tensors = _tuple(inputs)
@@ -90,7 +95,6 @@ def compress(
         _, head = source.trunk()
         bundle.write(stage, model, bundle.Bundle(head.origin, specs))
         root, _ = store.publish(stage)
-    own = {f"{type(child).__module__}.{type(child).__qualname__}" for child in model.modules()}
     named = tuple(sorted({name for name in own if not name.startswith("torch.nn.")} | set(allow_class)))
     loaded: DataSet | None = adopt(data) if isinstance(data, Data) else load_data(data, specs) if data is not None else None
     recipe: Recipe = build_recipe(
@@ -105,6 +109,7 @@ def compress(
         max_drop=max_drop,
         seed=seed,
         threads=threads,
+        bench=bench,
     )
     return Pipeline(recipe, directory, data=loaded).run()
 

@@ -254,7 +254,8 @@ class Pipeline:
                 entry["status"], entry["reason"] = "declined", made.declined
                 raise UsageError(f"{step.name} declined: {made.declined}", f"leave out {step.name}; the other passes work without it")
             entry["metrics"] = made.metrics
-            entry["parity"] = self._check.parity(step, made.artifact, self._made["module"]) if "module" in self._made else None
+            with _library_errors(f"running {made.artifact.name}"):
+                entry["parity"] = self._check.parity(step, made.artifact, self._made["module"]) if "module" in self._made else None
             self._check.judge(step, made.artifact, entry["parity"])
             root, digest = self._store.publish(stage)
         finally:
@@ -343,8 +344,11 @@ def _library_errors(name: str) -> Iterator[None]:
             raise OSError(number, os.strerror(number)) from error
         if isinstance(error, (MloptError, OSError)):
             raise
-        line = (str(error).strip().splitlines() or [""])[0]
-        raise PassFailed(f"{name} raised {type(error).__name__}: {line}", "this is a case that mlopt did not foresee; please report it") from error
+        lines = str(error).strip().splitlines() or [""]
+        words = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
+        raise PassFailed(
+            f"{name} raised {type(error).__name__}: {words}", "if the model is sound, this is a fault of mlopt: please report it"
+        ) from error
 
 
 def trust_of(model: Model) -> Trust:

@@ -1,4 +1,4 @@
-"""Child processes that do not outlive their parent."""
+"""Child processes: what they can import, and that they do not outlive their parent."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+
+
+def importable() -> str:
+    """A PYTHONPATH with which a child can import what this process can: a user's class may lie beside his script."""
+    return os.pathsep.join(path or os.getcwd() for path in sys.path)
 
 
 def die_with_parent() -> None:

@@ -227,7 +227,8 @@ def test_bundle_names_are_checked(tmp_path: Path, model_pt: Path) -> None:
     (made / "model.json").write_text(json.dumps({**head, "schema_version": 99}))
     with pytest.raises(ModelRefused, match="newer mlopt"):
         bundle.read(made, Trust(arch=FACTORY))
-    assert not list(tmp_path.rglob("*.pkl")) and not list(tmp_path.rglob("*.pt"))
+    assert not list(tmp_path.rglob("*.pkl"))
+    assert not list(tmp_path.rglob("*.pt"))
 
 
 def test_a_bundle_cannot_name_a_function_as_a_class(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_interrupted_leaves_a_directory_that_goes_on(tmp_path: Path, model_pt: P
     assert record.read(tmp_path / "run")["status"] == "interrupted"
     done = cli("run", recipe, "-o", tmp_path / "run")
     assert done.returncode == 0, done.stderr
-    assert [entry["status"] for entry in record.read(tmp_path / "run")["passes"]][0] == "cached"
+    assert next(entry["status"] for entry in record.read(tmp_path / "run")["passes"]) == "cached"
 
 
 def test_compress_works_as_it_stands_on_a_stock_pickle(cli: Cli, tmp_path: Path) -> None:

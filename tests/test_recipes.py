@@ -11,11 +11,14 @@ from mlopt.recipe import parse
 from tests.conftest import ROOT, Cli
 
 
-@pytest.mark.parametrize(("name", "least"), [("digits_cnn", 60.0), ("digits_vit", 20.0), ("byte_lm", 15.0)])
+@pytest.mark.parametrize(("name", "least"), [("digits_cnn", 90.0), ("digits_vit", 25.0), ("byte_lm", 15.0)])
 def test_recipe(cli: Cli, tmp_path: Path, name: str, least: float) -> None:
     recipe = parse((ROOT / "recipes" / f"{name}.yaml").read_text())
     steps = tuple(
-        step.model_copy(update={"epochs": 1, "max_steps": 60}) if step.pass_ in ("train", "finetune", "distill") else step for step in recipe.passes
+        step.model_copy(update={"epochs": 5 if step.pass_ == "train" else 2, "max_steps": 40 if name == "byte_lm" else 115})
+        if step.pass_ in ("train", "finetune", "distill")
+        else step
+        for step in recipe.passes
     )
     quick = recipe.model_copy(update={"passes": steps, "max_drop": None, "bench": recipe.bench.model_copy(update={"budget_s": 0.5})})
     (tmp_path / "quick.yaml").write_text(quick.to_yaml())

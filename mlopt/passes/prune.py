@@ -23,6 +23,12 @@ PROOF_SAMPLES = 8
 TAYLOR_BATCHES = 8
 
 
+def _shown(amount: str) -> str:
+    """`macs:0.5` as people write it."""
+    metric = amount.partition(":")[0]
+    return {"macs": "MACs", "params": "parameters"}.get(metric, metric)
+
+
 @dataclass(frozen=True)
 class PrunePass:
     config: recipe.Prune
@@ -69,6 +75,6 @@ class PrunePass:
             "after": asdict(report.after),
             "proof": report.proof.to_json(),
             "recalibrated": recalibrated,
-            "summary": f"{report.reached:.1%} of the {report.amount.partition(':')[0]} remain; proof error {report.proof.error:.1e}",
+            "summary": f"{report.reached:.1%} of the {_shown(report.amount)} remain; proof error {report.proof.error:.1e}",
         }
         return PassResult(replace(artifact, root=stage, digest=""), metrics)

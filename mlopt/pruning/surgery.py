@@ -77,7 +77,7 @@ def relink(module: nn.Module) -> None:
     """Recurrent layers keep a second list of their parameters: make it again after tensors were replaced."""
     for child in module.modules():
         if isinstance(child, nn.RNNBase):
-            child._init_flat_weights()  # type: ignore[no-untyped-call]
+            child._init_flat_weights()
 
 
 def apply(module: nn.Module, surgery: Surgery) -> nn.Module:

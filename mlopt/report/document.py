@@ -226,7 +226,7 @@ def _charts(record: Record) -> list[Chart]:
             low, high = (base / row["speedup"]["high"], base / row["speedup"]["low"]) if row["speedup"] else (None, None)
             bars.append(Point(row["artifact"], ms, duration(row["p50_s"]), low, high))
     if len(bars) > 1:
-        charts.append(Chart(f"Latency, p50, batch {batch}", "shorter is better; whiskers: interval of the ratio to the first", tuple(bars)))
+        charts.append(Chart(f"Latency, p50, batch {batch}", "shorter is better", tuple(bars)))
     accuracy = record["accuracy"]
     if accuracy is not None and accuracy["after"]:
         steps = [Point("dense", accuracy["baseline"], f"{accuracy['baseline']:.2f}%")]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mlopt.artifact import Format
 from mlopt.errors import EXIT_OK, MloptError, PassFailed
+from mlopt.processes import importable
 from mlopt.runtimes.base import Arrays
 
 DEFAULT_TIMEOUT_S = 300.0
@@ -35,7 +36,7 @@ class Worker:
         self.name = name
         self._scratch = tempfile.TemporaryDirectory(prefix="mlopt-worker-")
         self._log = (Path(self._scratch.name) / "log").open("w+")
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        environment = {**os.environ, "PYTHONPATH": importable(), "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mlopt.runtimes.worker"],
             stdin=subprocess.PIPE,
@@ -64,7 +65,13 @@ class Worker:
         """Send one request and wait for its answer. Raises `PassFailed` when the worker dies, hangs, or reports an error."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        timer = threading.Timer(timeout_s, self._process.kill)
+        expired = threading.Event()
+
+        def end() -> None:
+            expired.set()
+            self._process.kill()
+
+        timer = threading.Timer(timeout_s, end)
         timer.start()
         try:
             self._process.stdin.write(json.dumps(message) + "\n")
@@ -78,7 +85,7 @@ class Worker:
             code = self._process.wait()
             self._log.seek(0)
             tail = " | ".join(self._log.read().strip().splitlines()[-3:])
-            what = f"did not answer within {timeout_s:.0f} s" if not timer.is_alive() and code == -9 else f"died with {code}"
+            what = f"did not answer within {timeout_s:.0f} s" if expired.is_set() else f"died with {code}"
             raise PassFailed(f"the process that runs {self.name} {what}{': ' + tail if tail else ''}", "open the file by itself with mlopt bench")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:

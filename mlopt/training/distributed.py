@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlopt.errors import MloptError, PassFailed
-from mlopt.processes import die_with_parent
+from mlopt.processes import die_with_parent, importable
 
 TIMEOUT_S = 600.0
 
@@ -29,7 +29,12 @@ def train_in_processes(job: dict[str, Any], nproc: int, progress: Any) -> dict[s
     with tempfile.TemporaryDirectory(prefix="mlopt-ddp-") as scratch:
         place = Path(scratch)
         (place / "job.json").write_text(json.dumps({**job, "world": nproc, "rendezvous": str(place / "store"), "report": str(place / "report.json")}))
-        environment = {**os.environ, "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"), "OMP_NUM_THREADS": str(job["threads"])}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": importable(),
+            "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
+            "OMP_NUM_THREADS": str(job["threads"]),
+        }
         logs = [(place / f"rank{rank}.log").open("w+") for rank in range(nproc)]
         command = [sys.executable, "-m", "mlopt.training.distributed", str(place / "job.json")]
         children = [subprocess.Popen([*command, str(rank)], stdout=log, stderr=log, env=environment) for rank, log in enumerate(logs)]
