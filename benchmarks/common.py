@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mlopt.bench.environment import fingerprint
+from mlopt.measuring.environment import fingerprint
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from mlopt.artifact import TensorSpec
+from mlopt.artifact import Artifact, Format, TensorSpec
 from mlopt.data import Data, DataSet, adopt, load_data
 from mlopt.errors import UsageError
+from mlopt.measuring.files import as_artifact, bench_side_by_side
 from mlopt.model import bundle
 from mlopt.model.sources import adopt as adopt_module
 from mlopt.model.trust import Trust
@@ -20,12 +23,34 @@ from mlopt.pruning.engine import Declined, Pruned, prune_module
 from mlopt.recipe import Model, Recipe
 from mlopt.store import Store
 from mlopt.synthesis import build_recipe
+from mlopt.training.loop import recalibrate_batch_norm
+from mlopt.training.objectives import taylor_losses
 
 Tensors = torch.Tensor | Sequence[torch.Tensor]
 
 
 def _tuple(inputs: Tensors) -> tuple[torch.Tensor, ...]:
     return (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
+
+
+def _specs(tensors: tuple[torch.Tensor, ...]) -> tuple[TensorSpec, ...]:
+    """Their signature, the batch dynamic."""
+    return tuple(
+        TensorSpec("x" if i == 0 else f"x{i}", ("batch", *map(int, tensor.shape[1:])), str(tensor.dtype).removeprefix("torch."))
+        for i, tensor in enumerate(tensors)
+    )
+
+
+def own_classes(model: nn.Module) -> set[str]:
+    """The module's classes that are not PyTorch's: allowed, since the caller holds them already.
+
+    Raises `UsageError` for one that no other process can import.
+    """
+    names = {f"{type(child).__module__}.{type(child).__qualname__}" for child in model.modules()}
+    lost = sorted(name for name in names if name.startswith("__main__.") or "<locals>" in name)
+    if lost:
+        raise UsageError(f"other processes cannot import {', '.join(lost)}", "define the class at the top of a module, not of a script")
+    return {name for name in names if not name.startswith("torch.nn.")}
 
 
 def load(path: str | Path, *, arch: str | None = None, allow_class: Sequence[str] = ()) -> nn.Module:
@@ -40,17 +65,46 @@ def load(path: str | Path, *, arch: str | None = None, allow_class: Sequence[str
     return module.eval()
 
 
-def prune(module: nn.Module, inputs: Tensors, amount: str | float = "macs:0.5", *, importance: str = "l2", spread: str = "uniform",
-          round_to: int = 8, floor: float = 0.1) -> Pruned:  # fmt: skip
+def prune(
+    module: nn.Module,
+    inputs: Tensors,
+    amount: str | float = "macs:0.5",
+    data: Data | str | None = None,
+    *,
+    importance: str = "l2",
+    spread: str = "uniform",
+    round_to: int = 8,
+    floor: float = 0.1,
+) -> Pruned:
     """Cut a copy of `module` to a named budget, and prove it on `inputs` (positional tensors, batch first).
 
+    With `data`, batch-norm statistics are estimated again on its training part; `importance="taylor"` needs its labels.
     Returns `Pruned(module, plan, report)`. Raises `UsageError` for a bad amount or when there is nothing to cut, `PassFailed` when the result
     cannot be proved.
     """
+    tensors = _tuple(inputs)
+    loaded = _data(data, _specs(tensors))
+    train = loaded.train if loaded is not None else None
     try:
-        return prune_module(module, _tuple(inputs), str(amount), importance=importance, spread=spread, round_to=round_to, floor=floor)
+        pruned = prune_module(
+            module,
+            tensors,
+            str(amount),
+            importance=importance,
+            spread=spread,
+            round_to=round_to,
+            floor=floor,
+            losses=taylor_losses(module, train) if importance == "taylor" else (),
+        )
     except Declined as declined:
         raise UsageError(f"nothing to prune: {declined.reason}") from declined
+    if train is not None:
+        recalibrate_batch_norm(pruned.module, train)
+    return pruned
+
+
+def _data(data: Data | str | None, specs: tuple[TensorSpec, ...]) -> DataSet | None:
+    return adopt(data) if isinstance(data, Data) else load_data(data, specs) if data is not None else None
 
 
 def compress(
@@ -78,10 +132,7 @@ def compress(
     The module is first written as a bundle below `out`; `factory` (`package.module:factory`) is needed when its attributes are not plain
     data. The module's own classes are allowed: you hold them already. Returns the run; raises what the command line would report.
     """
-    own = {f"{type(child).__module__}.{type(child).__qualname__}" for child in model.modules()}
-    lost = sorted(name for name in own if name.startswith("__main__.") or "<locals>" in name)
-    if lost and factory is None:
-        raise UsageError(f"other processes cannot import {', '.join(lost)}", "define the class at the top of a module, not of a script")
+    own = set() if factory else own_classes(model)
     directory = Path(out)
     source = adopt_module(model, factory, factory_args)
     tensors = _tuple(inputs)
@@ -95,8 +146,8 @@ def compress(
         _, head = source.trunk()
         bundle.write(stage, model, bundle.Bundle(head.origin, specs))
         root, _ = store.publish(stage)
-    named = tuple(sorted({name for name in own if not name.startswith("torch.nn.")} | set(allow_class)))
-    loaded: DataSet | None = adopt(data) if isinstance(data, Data) else load_data(data, specs) if data is not None else None
+    named = tuple(sorted(own | set(allow_class)))
+    loaded = _data(data, specs)
     recipe: Recipe = build_recipe(
         Model(path=str(root), arch=factory, arch_args=factory_args or {}, allow_class=named),
         prune=None if prune is None else str(prune),
@@ -114,9 +165,42 @@ def compress(
     return Pipeline(recipe, directory, data=loaded).run()
 
 
-def bench(models: Sequence[str | Path], *, inputs: Sequence[str] = (), threads: int = 1, batch: Sequence[int] = (1,), budget_s: float = 10.0,
-          trust: Trust | None = None) -> list[dict[str, Any]]:  # fmt: skip
-    """Measure artifacts side by side; the first is the baseline. Rows as `bench` in `run.json`."""
-    from mlopt.bench.files import bench_files
+@dataclass(frozen=True)
+class Comparison:
+    """Rows as `bench` in `run.json`; the first is the baseline, the others have a `speedup` against it with its interval."""
 
-    return bench_files([str(model) for model in models], trust or Trust(), tuple(inputs), threads, tuple(batch), budget_s)
+    rows: list[dict[str, Any]]
+
+    def speedup(self, index: int = 1) -> float:
+        """How many times faster than the baseline a row is."""
+        return float(self.rows[index]["speedup"]["estimate"])
+
+
+def bench(
+    models: Sequence[nn.Module | str | Path],
+    inputs: Tensors | None = None,
+    *,
+    threads: int = 1,
+    batch: Sequence[int] = (1,),
+    budget_s: float = 10.0,
+    trust: Trust | None = None,
+) -> Comparison:
+    """Measure modules and artifacts side by side, each in a process of its own; the first is the baseline.
+
+    `inputs`: example tensors, batch first, from which the shapes are taken; not needed when a model knows its own. Raises `UsageError`.
+    """
+    specs = () if inputs is None else _specs(_tuple(inputs))
+    base = trust or Trust()
+    own = {name for model in models if isinstance(model, nn.Module) for name in own_classes(model)}
+    allowed = Trust(base.arch, base.arch_args, (*base.allow_class, *sorted(own)), base.trust_code)
+    with tempfile.TemporaryDirectory(prefix="mlopt-bench-") as scratch:
+        artifacts = []
+        for number, model in enumerate(models):
+            if isinstance(model, nn.Module):
+                root = Path(scratch) / f"module-{number}"
+                root.mkdir()
+                bundle.write(root, model, bundle.Bundle(adopt_module(model).trunk()[1].origin, specs))
+                artifacts.append(Artifact(f"{type(model).__name__} {number}", Format.MODULE, root, "", "", specs))
+            else:
+                artifacts.append(as_artifact(str(model), allowed.for_model(str(model)), specs, Path(scratch)))
+        return Comparison(bench_side_by_side(artifacts, allowed, threads, tuple(batch), budget_s))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlopt.artifact import Artifact, Format
+from mlopt.artifact import Artifact, Format, sha256_file
 from mlopt.context import RunContext, fixed_batch
 from mlopt.data import Part, check_labels
 from mlopt.errors import VerdictFailed
@@ -24,8 +23,8 @@ from mlopt.runtimes.remote import Worker
 from mlopt.training.objectives import score
 
 CHUNK = 64
-MAX_EVALUATION = 10_000
-"""Samples of the evaluation part that are used at most; the record says how many were."""
+MAX_SAMPLES, MAX_BYTES = 10_000, 256 * 2**20
+"""How much of the evaluation part is used at most, for it is held in memory; the record says how many samples were."""
 
 
 class Checker:
@@ -44,7 +43,9 @@ class Checker:
             if self._part is None:
                 tensors, target = self._run.samples(artifact, self._config.samples)
             else:
-                tensors, target = self._part.take(MAX_EVALUATION)
+                first, _ = self._part.take(1)
+                each = sum(tensor.numel() * tensor.element_size() for tensor in first)
+                tensors, target = self._part.take(max(1, min(MAX_SAMPLES, MAX_BYTES // max(1, each))))
             self._samples = [tensor.numpy() for tensor in tensors], target
         return self._samples
 
@@ -69,6 +70,9 @@ class Checker:
 
     def baseline(self, dense: Artifact) -> None:
         """The accuracy before anything is done; also refuses labels that cannot belong to this model."""
+        weights, size = self._sizes(dense)
+        self._record["compression"]["params"] = {"before": weights, "after": weights}
+        self._record["compression"]["bytes"] = {"before": size, "after": size}
         inputs, target, chunk = self._fitting(dense)
         outputs = self.outputs_of_module(dense, inputs, chunk)
         if target is None or not outputs:
@@ -139,7 +143,7 @@ class Checker:
                 "target": artifact.target or None,
                 "path": f"exports/{artifact.main}",
                 "bytes": main,
-                "sha256": artifact.digest,
+                "sha256": sha256_file(artifact.path),
                 "parity": parity,
             }
         )
@@ -150,14 +154,17 @@ class Checker:
         """Keep `compression` up to date: the first pass's before, the last pass's after."""
         compression = self._record["compression"]
         metrics = entry["metrics"]
-        for key in ("params", "macs", "channels"):
+        for key in ("macs", "channels"):
             if "before" in metrics:
                 row = compression[key]
                 row["before"] = metrics["before"][key] if row["before"] is None else row["before"]
                 row["after"] = metrics["after"][key]
-        size = (artifact.root / "weights.safetensors").stat().st_size
-        with contextlib.suppress(OSError):
-            compression["bytes"] = {"before": (self._run.dense.root / "weights.safetensors").stat().st_size, "after": size}
+        compression["params"]["after"], compression["bytes"]["after"] = self._sizes(artifact)
+
+    def _sizes(self, artifact: Artifact) -> tuple[int, int]:
+        """(parameters, bytes of the weights) of a bundle."""
+        module, _ = bundle.read(artifact.path, self._run.trust)
+        return sum(p.numel() for p in module.parameters()), (artifact.root / "weights.safetensors").stat().st_size
 
     def shown(self, name: str) -> str:
         """The accuracy after a pass, for the progress line."""

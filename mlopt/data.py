@@ -42,6 +42,10 @@ class Part:
     name: str
     source: Any
 
+    def __post_init__(self) -> None:
+        if isinstance(self.source, Iterator):
+            raise DataError(f"the {self.name} data can be read only once", "give a list, a Dataset or a DataLoader instead of a generator")
+
     def batches(self, size: int, seed: int | None = None) -> Iterator[Batch]:
         """Batches of `size` (a DataLoader's or iterable's own size stays), shuffled when a seed is given."""
         source: Iterable[Any] = self.source

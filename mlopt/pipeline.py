@@ -16,11 +16,11 @@ from typing import Any
 
 from mlopt import __version__, record
 from mlopt.artifact import Artifact, Format, sha256_json
-from mlopt.bench.environment import PACKAGES, fingerprint, version_of
 from mlopt.check import Checker
 from mlopt.context import RunContext
 from mlopt.data import DataSet, load_data
 from mlopt.errors import EXIT_INTERRUPTED, Interrupted, MloptError, PassFailed, UsageError, VerdictFailed
+from mlopt.measuring.environment import PACKAGES, fingerprint, version_of
 from mlopt.model import bundle as bundles
 from mlopt.model.inputs import check_runs, infer, parse_spec
 from mlopt.model.sources import Source, open_model
@@ -300,7 +300,7 @@ class Pipeline:
             publish_dir(self._made["module"].root, self.directory / "model")
         begin = time.perf_counter()
         if self.recipe.bench.enabled:
-            from mlopt.bench.run import bench_artifacts
+            from mlopt.measuring.run import bench_artifacts
 
             bench_artifacts(self._record, self._bench_list(start), self.recipe.bench, self._context, previous, self.say)
         self._spent["timing"] = time.perf_counter() - begin

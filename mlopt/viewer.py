@@ -94,6 +94,8 @@ def _handler(root: Path, page: str, artifact: Path) -> type[BaseHTTPRequestHandl
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Content-Security-Policy", POLICY)
+            # Without it the page asks ipinfo.io where you are, and stops at a dialog about reporting usage. Nothing is reported.
+            self.send_header("Set-Cookie", "consent=0; SameSite=Strict")
             self.end_headers()
             if self.command == "GET":
                 self.wfile.write(body)

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "mlopt"
 LAYERS = (
     ("cli", "__main__", "api", "inspection", "viewer"),
     ("pipeline", "check", "plan", "synthesis", "report"),
-    ("passes", "bench", "parity"),
+    ("passes", "measuring", "parity"),
     ("context",),
     ("training", "pruning", "quantization", "runtimes", "model", "data"),
     ("artifact", "record", "recipe", "store", "processes", "errors", "__init__"),

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlopt.bench.protocol import MIN_ROUNDS, measure, rows
-from mlopt.bench.statistics import hodges_lehmann, percentile, speedup
+from mlopt.measuring.protocol import MIN_ROUNDS, measure, rows
+from mlopt.measuring.statistics import hodges_lehmann, percentile, speedup
 from mlopt.runtimes.base import Fake
 
 

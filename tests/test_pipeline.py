@@ -20,7 +20,7 @@ from torch import nn
 import mlopt
 from mlopt import record
 from mlopt.artifact import sha256_file
-from mlopt.bench.environment import version_of
+from mlopt.measuring.environment import version_of
 from recipes.datasets import digits_arrays
 from tests.conftest import ROOT, Cli, plain_cnn
 
@@ -53,6 +53,7 @@ def test_everything_the_contract_names_is_there(finished: Path) -> None:
     for artifact in run["artifacts"]:
         path = finished / artifact["path"]
         assert path.stat().st_size == artifact["bytes"]
+        assert sha256_file(path) == artifact["sha256"]
         if artifact["format"] != "tensorrt":
             assert artifact["parity"]["metric"] > 80
             assert artifact["parity"]["cosine"] > 0.95
@@ -316,20 +317,19 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, cli: Cli) -> None:
     assert cli("compress", "model.pt", "--prune", "0.5", "--export", "onnx", *options).returncode == 0
     before = {path: sha256_file(path) for path in (tmp_path / "run" / "exports").iterdir()}
     code = "import resource,signal,sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2); from mlopt.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    arguments = ["compress", "model.pt", "--prune", "0.25", "--export", "onnx,torchscript", *options]
-    for limit in ("60000", "82000"):  # the dense bundle does not fit; then it does, and the TorchScript file does not
+    dense = max(path.stat().st_size for path in (tmp_path / "run" / ".store").rglob("weights.safetensors"))
+    # First the dense bundle does not fit; then it does, and the TorchScript file, which is larger, does not.
+    for limit, arguments in ((60_000, ["--prune", "0.25", "--export", "onnx"]), (dense + 500, ["--export", "torchscript"])):
+        command = ["compress", "model.pt", *arguments, *options]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         full = subprocess.run(
-            [sys.executable, "-c", code, limit, *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
+            [sys.executable, "-c", code, str(limit), *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
         assert full.returncode == 2, full.stderr
         assert "no space left" in full.stderr
         assert {path: sha256_file(path) for path in before} == before
-    assert cli(*arguments).returncode == 0
+        assert cli(*command).returncode == 0
+        before = {path: sha256_file(path) for path in (tmp_path / "run" / "exports").iterdir()}
 
 
 def test_a_command_in_a_pickle_does_not_run(tmp_path: Path, cli: Cli) -> None:

@@ -20,9 +20,9 @@ from mlopt.cli.common import input_option, ints, output_options, parse_arguments
 @output_options
 def command(artifacts: tuple[str, ...], **options: Any) -> int:
     """Measure ARTIFACTS interleaved, each in its own process; the first is the baseline."""
-    from mlopt.bench.environment import fingerprint
-    from mlopt.bench.files import bench_files
     from mlopt.cli.common import Screen
+    from mlopt.measuring.environment import fingerprint
+    from mlopt.measuring.files import bench_files
     from mlopt.model.trust import Trust
     from mlopt.report.document import bench_columns, bench_row
 

@@ -25,7 +25,7 @@ def findings() -> dict[str, Any]:
     import shutil
     from importlib.util import find_spec
 
-    from mlopt.bench.environment import fingerprint, version_of
+    from mlopt.measuring.environment import fingerprint, version_of
 
     backends = []
     for name, packages, install in BACKENDS:

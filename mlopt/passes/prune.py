@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-
 from mlopt import recipe
 from mlopt.artifact import Artifact, Format
 from mlopt.context import RunContext
-from mlopt.errors import DataError
 from mlopt.model import bundle
 from mlopt.passes.base import PassResult
 from mlopt.pruning.engine import Declined, prune_module
 from mlopt.training.loop import recalibrate_batch_norm
-from mlopt.training.objectives import logits_of, supervised_loss
+from mlopt.training.objectives import taylor_losses
 
 PROOF_SAMPLES = 8
-TAYLOR_BATCHES = 8
 
 
 def _shown(amount: str) -> str:
@@ -40,17 +35,7 @@ class PrunePass:
         module, head = bundle.read(artifact.path, run.trust)
         module.eval()
         inputs, _ = run.samples(artifact, PROOF_SAMPLES)
-        losses: list[Callable[[], torch.Tensor]] = []
-        if self.config.importance == "taylor":
-            part = run.data.train
-            if part is None:
-                raise DataError("Taylor importance needs data with labels", "give --data, or use importance: l2")
-            for index, (batch, target) in enumerate(part.batches(32, seed=run.seed)):
-                if index >= TAYLOR_BATCHES or target is None:
-                    break
-                losses.append(lambda batch=batch, target=target: supervised_loss(logits_of(module(*batch)), target))  # type: ignore[misc]
-            if not losses:
-                raise DataError("Taylor importance needs labels, and the data has none", "use importance: l2")
+        losses = taylor_losses(module, run.data.train, run.seed) if self.config.importance == "taylor" else []
         try:
             pruned = prune_module(
                 module,

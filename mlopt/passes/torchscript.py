@@ -45,6 +45,7 @@ class TorchScriptPass:
                 except Exception as failure:
                     line = (str(failure).strip().splitlines() or [""])[0]
                     raise PassFailed(f"TorchScript can neither script nor trace the model: {line}", "leave out torchscript") from failure
-            torch.jit.save(program, str(stage / FILE))
+            # Through memory: torch.jit.save ends the whole process when a disk is full.
+            (stage / FILE).write_bytes(program.save_to_buffer())
         made = Artifact(FILE, Format.TORCHSCRIPT, stage, FILE, "", artifact.inputs)
         return PassResult(made, {"how": how, "why_not_scripted": why, "summary": how})

@@ -149,7 +149,7 @@ def _headlines(record: Record) -> list[str]:
         out.append("INTERRUPTED: the same command goes on where this run stopped.")
     compression = record["compression"]
     macs, params = compression["macs"], compression["params"]
-    if macs["before"] and macs["after"] and params["before"]:
+    if macs["before"] and macs["after"]:
         share = 1 - macs["after"] / macs["before"]
         out.append(
             f"Smaller: {share:.0%} fewer MACs ({number(macs['before'])} to {number(macs['after'])}), "
@@ -157,7 +157,8 @@ def _headlines(record: Record) -> list[str]:
         )
     best = _best(record)
     if best is not None:
-        out.append(f"Faster: {best['artifact']} runs {ratio(best['speedup'])} as fast as the eager dense model, at batch {best['batch']}.")
+        word = "Faster" if best["speedup"]["low"] > 1 else "Not faster"
+        out.append(f"{word}: {best['artifact']} runs {ratio(best['speedup'])} as fast as {best['speedup']['against']}, at batch {best['batch']}.")
     accuracy = record["accuracy"]
     if accuracy is not None:
         last = _accuracy_of(record, "eager compressed")

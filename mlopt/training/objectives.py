@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from mlopt.data import Part
 from mlopt.errors import DataError
 
 Objective = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor | None], torch.Tensor]
@@ -62,6 +65,24 @@ def distillation(teacher: nn.Module, temperature: float, alpha: float) -> Object
         return soft if target is None else alpha * soft + (1 - alpha) * supervised_loss(got, target)
 
     return objective
+
+
+TAYLOR_BATCHES, TAYLOR_BATCH_SIZE = 8, 32
+
+
+def taylor_losses(module: nn.Module, part: Part | None, seed: int = 0) -> list[Callable[[], torch.Tensor]]:
+    """Losses on a few training batches, whose gradients weigh the channels. Raises `DataError` without labels."""
+    losses: list[Callable[[], torch.Tensor]] = []
+    for inputs, target in itertools.islice(part.batches(TAYLOR_BATCH_SIZE, seed=seed), TAYLOR_BATCHES) if part is not None else ():
+        if target is not None:
+            losses.append(functools.partial(_loss_of, module, inputs, target))
+    if not losses:
+        raise DataError("Taylor importance needs training data with labels", "give --data with labels, or use importance: l2")
+    return losses
+
+
+def _loss_of(module: nn.Module, inputs: tuple[torch.Tensor, ...], target: torch.Tensor) -> torch.Tensor:
+    return supervised_loss(logits_of(module(*inputs)), target)
 
 
 def score(output: torch.Tensor, target: torch.Tensor) -> tuple[str, float]:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mlopt.bench.statistics import percentile, speedup
+from mlopt.measuring.statistics import percentile, speedup
 from mlopt.runtimes.base import Arrays
 
 BLOCK_S = 0.05

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mlopt.artifact import Artifact, Format, TensorSpec
-from mlopt.bench.protocol import measure, rows
-from mlopt.bench.run import timed_inputs
 from mlopt.context import RunContext, fixed_batch
 from mlopt.data import NO_DATA
 from mlopt.errors import BackendMissing, UsageError
+from mlopt.measuring.protocol import measure, rows
+from mlopt.measuring.run import timed_inputs
 from mlopt.model import bundle as bundles
 from mlopt.model.inputs import check_runs, infer, parse_spec
 from mlopt.model.sources import open_model
@@ -20,7 +21,7 @@ from mlopt.model.trust import Trust
 from mlopt.runtimes.remote import Worker
 
 
-def _as_artifact(text: str, trust: Trust, given: tuple[TensorSpec, ...], scratch: Path) -> Artifact:
+def as_artifact(text: str, trust: Trust, given: tuple[TensorSpec, ...], scratch: Path) -> Artifact:
     """What a MODEL argument is, as something a worker can open. A live module is written as a bundle first."""
     source = open_model(text, trust)
     if source.format is Format.TENSORRT:
@@ -44,34 +45,40 @@ def _as_artifact(text: str, trust: Trust, given: tuple[TensorSpec, ...], scratch
     return Artifact(text, source.format, source.path.parent, source.path.name, source.sha256, specs, precision)
 
 
-def bench_files(models: list[str], trust: Trust, input: tuple[str, ...], threads: int, batches: tuple[int, ...], budget_s: float,
-                device: str = "cpu") -> list[dict[str, Any]]:  # fmt: skip
+def bench_files(
+    models: list[str], trust: Trust, input: tuple[str, ...], threads: int, batches: tuple[int, ...], budget_s: float, device: str = "cpu"
+) -> list[dict[str, Any]]:
     """Rows as in `run.json`; the first model is the baseline. Raises `UsageError` when signatures cannot be compared."""
     given = tuple(parse_spec(text, i) for i, text in enumerate(input))
-    with tempfile.TemporaryDirectory(prefix="mlopt-bench-") as scratch, contextlib.ExitStack() as stack:
-        artifacts = [_as_artifact(text, trust.for_model(text), given, Path(scratch)) for text in models]
-        known = next((artifact.inputs for artifact in artifacts if artifact.inputs), ())
-        if not known:
-            raise UsageError("none of these files says what its inputs are", "say it: --input 1,3,224,224")
-        artifacts = [a if a.inputs else Artifact(a.name, a.format, a.root, a.main, a.digest, known, a.precision) for a in artifacts]
-        for artifact in artifacts:
-            if [spec.dtype for spec in artifact.inputs] != [spec.dtype for spec in known] or not _compatible(artifact.inputs, known):
-                shapes = "; ".join(map(str, artifact.inputs)), "; ".join(map(str, known))
-                raise UsageError(f"{artifact.name} takes {shapes[0]}, the baseline {shapes[1]}", "only artifacts with one signature can be compared")
-        run = RunContext(NO_DATA, None, trust, 0, device, 1, threads, artifacts[0])
-        workers: list[Any] = [
-            stack.enter_context(
-                Worker(a.name, a.format, a.path, threads=threads, device=device, precision=a.precision, trust=trust.for_model(a.name), pin=True)
-            )
-            for a in artifacts
-        ]
+    with tempfile.TemporaryDirectory(prefix="mlopt-bench-") as scratch:
+        artifacts = [as_artifact(text, trust.for_model(text), given, Path(scratch)) for text in models]
+        return bench_side_by_side(artifacts, trust, threads, batches, budget_s, device)
+
+
+def bench_side_by_side(
+    artifacts: list[Artifact], trust: Trust, threads: int, batches: tuple[int, ...], budget_s: float, device: str = "cpu"
+) -> list[dict[str, Any]]:
+    """Measure artifacts whose signatures must agree, interleaved; the first is the baseline."""
+    known = next((artifact.inputs for artifact in artifacts if artifact.inputs), ())
+    if not known:
+        raise UsageError("none of these files says what its inputs are", "say it: --input 1,3,224,224")
+    artifacts = [a if a.inputs else replace(a, inputs=known) for a in artifacts]
+    for artifact in artifacts:
+        if [spec.dtype for spec in artifact.inputs] != [spec.dtype for spec in known] or not _compatible(artifact.inputs, known):
+            shapes = "; ".join(map(str, artifact.inputs)), "; ".join(map(str, known))
+            raise UsageError(f"{artifact.name} takes {shapes[0]}, the baseline {shapes[1]}", "only artifacts with one signature can be compared")
+        for batch in batches:
+            if fixed_batch(artifact) not in (None, batch):
+                raise UsageError(f"{artifact.name}: its batch is fixed at {fixed_batch(artifact)}", f"measure with --batch {fixed_batch(artifact)}")
+    run = RunContext(NO_DATA, None, trust, 0, device, 1, threads, artifacts[0])
+    with contextlib.ExitStack() as stack:
+        workers: list[Any] = []
+        for a in artifacts:
+            own = trust.for_model(a.name)
+            worker = Worker(a.name, a.format, a.path, threads=threads, device=device, precision=a.precision, trust=own, pin=True)
+            workers.append(stack.enter_context(worker))
         out: list[dict[str, Any]] = []
         for batch in batches:
-            for artifact in artifacts:
-                if fixed_batch(artifact) not in (None, batch):
-                    raise UsageError(
-                        f"{artifact.name}: its batch is fixed at {fixed_batch(artifact)}", f"measure with --batch {fixed_batch(artifact)}"
-                    )
             samples = measure(workers, timed_inputs(artifacts[0], batch, run), batch, budget_s)
             out += rows(workers, samples, threads)
         return out

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from mlopt.artifact import Artifact, Format, TensorSpec, sha256_json
-from mlopt.bench.protocol import measure, rows
 from mlopt.context import RunContext, fixed_batch
 from mlopt.errors import MloptError, PassFailed
+from mlopt.measuring.protocol import measure, rows
 from mlopt.recipe import Bench
 from mlopt.runtimes.remote import Worker
 
