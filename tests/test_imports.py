@@ -18,7 +18,7 @@ LAYERS = (
     ("passes", "measuring", "parity"),
     ("context",),
     ("training", "pruning", "quantization", "runtimes", "model", "data"),
-    ("artifact", "record", "recipe", "store", "processes", "errors", "__init__"),
+    ("artifact", "record", "recipe", "store", "processes", "quiet", "errors", "__init__"),
 )
 WITHOUT_TORCH = ("mlopt", "mlopt.errors", "mlopt.record", "mlopt.recipe", "mlopt.report.write", "mlopt.cli.main", "mlopt.plan", "mlopt.synthesis")
 

@@ -59,6 +59,8 @@ def test_everything_the_contract_names_is_there(finished: Path) -> None:
             assert artifact["parity"]["cosine"] > 0.95
     rows = {row["artifact"]: row for row in run["bench"]}
     assert set(rows) == {"eager dense", "eager compressed", *names} - {"model.rtx.engine"}
+    # An ONNX Runtime process holds no torch: were the parent's memory counted, both would be alike.
+    assert rows["model.onnx"]["peak_rss_bytes"] < rows["eager dense"]["peak_rss_bytes"] / 2
     for row in rows.values():
         assert row["p50_s"] > 0
         assert row["peak_rss_bytes"] > 1e7
@@ -119,7 +121,7 @@ def test_the_same_recipe_redoes_nothing_and_in_another_place_gives_the_same(fini
     assert elsewhere.returncode == 0, elsewhere.stderr
     other = record.read(tmp_path / "other")
     for a, b in zip(first["passes"], other["passes"], strict=True):
-        if a["pass"] in ("prune", "distill", "onnx", "quantize"):
+        if a["pass"] != "tensorrt":
             assert a["output_sha256"] == b["output_sha256"], a["name"]
     old, new = (torch.jit.load(str(place / "exports" / "model.torchscript.pt")) for place in (finished, tmp_path / "other"))
     x = torch.randn(2, 1, 16, 16)

@@ -91,6 +91,43 @@ class BakedAttention(nn.Module):
         return self.head((x + self.fc2(F.gelu(self.fc1(x)))).mean(1))
 
 
+class Recurrent(nn.Module):
+    """The width of an LSTM's state is never cut; what goes in and what comes after is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.lstm = nn.Embedding(50, 64), nn.LSTM(64, 32, 2, batch_first=True, bidirectional=True)
+        self.head = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 5))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.lstm(self.embed(ids))[0][:, -1])
+
+
+class Segmenter(nn.Module):
+    """A U-Net in small: transposed convolutions, concatenated skips, a dense output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down1, self.down2 = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)
+        self.up, self.merge, self.out = nn.ConvTranspose2d(64, 32, 2, 2), nn.Conv2d(64, 32, 3, padding=1), nn.Conv2d(32, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a = F.relu(self.down1(x))
+        b = F.relu(self.down2(F.max_pool2d(a, 2)))
+        return self.out(F.relu(self.merge(torch.cat([self.up(b), a], 1))))
+
+
+class TwoInputs(nn.Module):
+    """`nn.Transformer`: self, cross and masked attention, two inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.body, self.head = nn.Embedding(50, 64), nn.Transformer(64, 8, 1, 1, 256, batch_first=True), nn.Linear(64, 50)
+
+    def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(self.embed(source), self.embed(target)))
+
+
 ZOO = {
     "plain": (plain_cnn, lambda: torch.randn(2, 3, 16, 16)),
     "residual": (lambda: digits_resnet(32), lambda: torch.randn(2, 1, 16, 16)),
@@ -99,6 +136,8 @@ ZOO = {
     "stock": (StockTransformer, lambda: torch.randn(2, 7, 12)),
     "sequence first": (lambda: StockTransformer(False), lambda: torch.randn(2, 7, 12)),
     "matmul": (MatmulAttention, lambda: torch.randn(2, 6, 64)),
+    "segmentation": (Segmenter, lambda: torch.randn(2, 3, 16, 16)),
+    "two inputs": (TwoInputs, lambda: (torch.randint(0, 50, (2, 7)), torch.randint(0, 50, (2, 5)))),
 }
 
 
@@ -106,9 +145,10 @@ ZOO = {
 @pytest.mark.parametrize("amount", ["macs:0.5", "params:0.4"])
 def test_budget_is_hit_and_proved(name: str, amount: str) -> None:
     make, inputs = ZOO[name]
-    module, x = make(), inputs()
+    module, given = make(), inputs()
+    x = given if isinstance(given, tuple) else (given,)
     before = {key: value.clone() for key, value in module.state_dict().items()}
-    result = prune_module(module, (x,), amount)
+    result = prune_module(module, x, amount)
     report = result.report
     metric, _, share = amount.partition(":")
     reached = getattr(report.after, metric) / getattr(report.before, metric)
@@ -121,9 +161,37 @@ def test_budget_is_hit_and_proved(name: str, amount: str) -> None:
     assert all((g["after"] % 8 == 0 or g["after"] == g["before"]) for g in report.groups)
     assert all(torch.equal(before[key], value) for key, value in module.state_dict().items()), "the dense module was changed"
     result.module.train()
-    out = result.module(x)
+    out = result.module(*x)
     out.square().mean().backward()
     assert all(p.grad is not None for p in result.module.parameters() if p.requires_grad)
+
+
+def test_recurrent_layers_keep_their_state_and_lose_their_input() -> None:
+    module, ids = Recurrent(), torch.randint(0, 50, (2, 7))
+    result = prune_module(module, (ids,), "params:0.5")
+    lstm = result.module.lstm
+    assert isinstance(lstm, nn.LSTM)
+    assert lstm.hidden_size == 32
+    assert lstm.input_size == result.module.embed.embedding_dim < 64
+    assert result.report.proof.holds
+    result.module.train()
+    result.module(ids).sum().backward()
+
+
+def test_control_flow_on_data_is_refused_with_advice(capfd: pytest.CaptureFixture[str]) -> None:
+    class Branch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 32), nn.Linear(32, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.a(x)
+            return self.b(y * 2 if y.sum() > 0 else y)
+
+    with pytest.raises(mlopt.errors.PassFailed, match=r"torch\.export cannot capture Branch") as error:  # type: ignore[attr-defined]
+        prune_module(Branch(), (torch.randn(2, 8),), "0.5")
+    assert "torch.where" in error.value.hint
+    assert capfd.readouterr().err == "", "torch.export talks to the user's terminal"
 
 
 def test_whole_heads_go() -> None:

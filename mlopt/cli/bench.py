@@ -40,7 +40,7 @@ def command(artifacts: tuple[str, ...], **options: Any) -> int:
 
     table = Table(box=None, pad_edge=False)
     for index, column in enumerate(bench_columns()):
-        table.add_column(column, justify="left" if index == 0 else "right")
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0, overflow="fold")
     for row in rows:
         table.add_row(*bench_row(row))
     screen.out.print(table)

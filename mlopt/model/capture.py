@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from mlopt.errors import PassFailed
+from mlopt.quiet import quiet
 
 
 @contextlib.contextmanager
@@ -46,8 +46,7 @@ def capture(
 
     `inputs` are positional. Raises `PassFailed` with torch.export's own words when the model cannot be captured.
     """
-    with evaluating(module), plain_attention(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with evaluating(module), plain_attention(), quiet():
         try:
             program = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes, strict=False)
             table = torch.export.default_decompositions()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -18,6 +17,7 @@ from mlopt.model import bundle
 from mlopt.model.capture import plain_attention
 from mlopt.model.inputs import dynamic_shapes, synthetic
 from mlopt.passes.base import PassResult
+from mlopt.quiet import quiet
 
 FILE = "model.aoti.pt2"
 
@@ -34,8 +34,7 @@ class AotiPass:
             raise BackendMissing("a C++ compiler, which AOTInductor needs,", "apt-get install g++")
         module, _ = bundle.read(artifact.path, run.trust)
         module.eval().requires_grad_(False)
-        with warnings.catch_warnings(), torch.no_grad(), plain_attention():
-            warnings.simplefilter("ignore")
+        with quiet(), torch.no_grad(), plain_attention():
             try:
                 program = torch.export.export(module, synthetic(artifact.inputs), dynamic_shapes=dynamic_shapes(artifact.inputs), strict=False)
                 torch._inductor.aoti_compile_and_package(program, package_path=str(stage / FILE))

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -21,23 +17,11 @@ from mlopt.model import bundle
 from mlopt.model.capture import plain_attention
 from mlopt.model.inputs import dynamic_shapes, fixed, synthetic
 from mlopt.passes.base import PassResult
+from mlopt.quiet import quiet
 
 FILE = "model.onnx"
 INLINE_LIMIT = 1_900_000_000
 """Bytes of weights above which they go beside the file: a protobuf cannot exceed 2 GiB."""
-
-
-@contextlib.contextmanager
-def quiet() -> Any:
-    """The exporter prints a banner for every step, and warns about versions of itself."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 @dataclass(frozen=True)

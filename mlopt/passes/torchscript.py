@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +15,7 @@ from mlopt.errors import PassFailed
 from mlopt.model import bundle
 from mlopt.model.capture import plain_attention
 from mlopt.passes.base import PassResult
+from mlopt.quiet import quiet
 
 FILE = "model.torchscript.pt"
 
@@ -32,8 +32,7 @@ class TorchScriptPass:
         module.eval().requires_grad_(False)
         inputs, _ = run.samples(artifact, 2)
         how, why = "script", ""
-        with warnings.catch_warnings(), torch.no_grad(), plain_attention():
-            warnings.simplefilter("ignore")
+        with quiet(), torch.no_grad(), plain_attention():
             try:
                 program: Any = torch.jit.freeze(torch.jit.script(module))
                 program(*inputs)  # what compiles may still not run

@@ -79,12 +79,13 @@ def analyse(module: nn.Module, inputs: tuple[torch.Tensor, ...], batch: int | No
     """Capture and label. `batch`: samples in `inputs` (default: the first dimension of the first input)."""
     program = capture(module, inputs, keep=has_rule)
     flow = propagate(program)
-    _pin_aliases(module, flow)
+    _unite_aliases(module, flow)
+    _pin_recurrent(module, flow)
     size = batch if batch is not None else (int(inputs[0].shape[0]) if inputs and inputs[0].ndim else 1)
     return Analysis(module, flow, find_groups(flow), max(1, size))
 
 
-def _pin_aliases(module: nn.Module, flow: Propagation) -> None:
+def _unite_aliases(module: nn.Module, flow: Propagation) -> None:
     """A weight that two names share reaches the graph under one or both: unite their labels so that they are cut alike."""
     first: dict[int, str] = {}
     for name, _, _, tensor in holders(module):
@@ -94,6 +95,16 @@ def _pin_aliases(module: nn.Module, flow: Propagation) -> None:
         if other != name:
             for a, b in zip(flow.weights[other], flow.weights[name], strict=True):
                 flow.union(a, b)
+
+
+def _pin_recurrent(module: nn.Module, flow: Propagation) -> None:
+    """A recurrent layer's state has one width for all its gates, its initial state and its output: only its input may be cut."""
+    for path, child in module.named_modules():
+        if isinstance(child, nn.RNNBase):
+            for name, _ in child.named_parameters(prefix=path, recurse=False):
+                for dim, labels in enumerate(flow.weights.get(name, [])):
+                    if not (dim == 1 and name.rpartition(".")[2].startswith("weight_ih_l0")):
+                        flow.pin(labels)
 
 
 def prune_module(

@@ -160,6 +160,8 @@ def leaf_changes(module: nn.Module, surgery: Surgery, heads: dict[str, int]) -> 
                 surgery.set(path, "num_channels", child.num_channels, size)
         elif isinstance(child, (nn.Embedding, nn.EmbeddingBag)):
             surgery.set(path, "embedding_dim", child.embedding_dim, kept("weight", 1) or child.embedding_dim)
+        elif isinstance(child, nn.RNNBase):
+            surgery.set(path, "input_size", child.input_size, kept("weight_ih_l0", 1) or child.input_size)
         elif isinstance(child, nn.PReLU):
             surgery.set(path, "num_parameters", child.num_parameters, kept("weight", 0) or child.num_parameters)
         elif isinstance(child, nn.MultiheadAttention) and path in heads:
@@ -168,5 +170,5 @@ def leaf_changes(module: nn.Module, surgery: Surgery, heads: dict[str, int]) -> 
             surgery.set(path, "_qkv_same_embed_dim", child._qkv_same_embed_dim, False)
 
 
-LEAVES = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.Embedding, nn.EmbeddingBag, nn.PReLU, nn.MultiheadAttention)
+LEAVES = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.Embedding, nn.EmbeddingBag, nn.PReLU, nn.MultiheadAttention, nn.RNNBase)
 """Classes whose sizes `leaf_changes` knows; `mend` leaves their attributes alone."""

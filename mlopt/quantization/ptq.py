@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,21 +13,9 @@ from numpy.typing import NDArray
 
 from mlopt.errors import BackendMissing, PassFailed
 from mlopt.quantization.schemes import MATRIX, scheme_for
+from mlopt.quiet import quiet
 
 CALIBRATION_BATCH = 16
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """onnxruntime.quantization logs advice that does not apply here, and prints progress."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 class Reader:

@@ -29,6 +29,15 @@ def pin_to_cores(count: int) -> list[int]:
     return cores
 
 
+def peak_rss_bytes() -> int:
+    """Largest resident size of this process. On Linux not `ru_maxrss`, which keeps the size of the parent across fork and exec."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 class Session:
     """The state of a worker: its runtime and the inputs that are timed."""
 
@@ -80,7 +89,7 @@ class Session:
         return {"seconds": [after - before for before, after in itertools.pairwise(marks)]}
 
     def memory(self, job: dict[str, Any]) -> dict[str, Any]:
-        return {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)}
+        return {"peak_rss_bytes": peak_rss_bytes()}
 
 
 def _read(path: str) -> list[Any]:
