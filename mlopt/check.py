@@ -18,7 +18,7 @@ from mlopt.parity import judge as judge_parity
 from mlopt.plan import Planned
 from mlopt.pruning.proof import first_tensors
 from mlopt.recipe import Parity
-from mlopt.runtimes.base import open_runtime
+from mlopt.runtimes.opening import open_runtime
 from mlopt.runtimes.remote import Worker
 from mlopt.training.objectives import score
 

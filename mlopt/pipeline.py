@@ -6,7 +6,6 @@ A finished pass is in the store and is not redone; a kill at any point loses at 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -18,17 +17,14 @@ from mlopt import __version__, record
 from mlopt.artifact import Artifact, Format, sha256_json
 from mlopt.check import Checker
 from mlopt.context import RunContext
-from mlopt.data import DataSet, load_data
-from mlopt.errors import EXIT_INTERRUPTED, Interrupted, MloptError, PassFailed, UsageError, VerdictFailed
+from mlopt.data import DataSet
+from mlopt.errors import EXIT_INTERRUPTED, Interrupted, MloptError, PassFailed, UsageError
+from mlopt.intake import library_errors, take_in, trust_of
 from mlopt.measuring.environment import PACKAGES, fingerprint, version_of
-from mlopt.model import bundle as bundles
-from mlopt.model.inputs import check_runs, infer, parse_spec
-from mlopt.model.sources import Source, open_model
-from mlopt.model.trust import Trust
 from mlopt.passes import pass_class
 from mlopt.plan import Planned, output_name, plan
-from mlopt.recipe import TRUNK, Model, Recipe
-from mlopt.store import Store, disk_errno, explain_os_error, publish_dir, publish_file, write_atomic
+from mlopt.recipe import TRUNK, Recipe
+from mlopt.store import Store, explain_os_error, publish_dir, publish_file, write_atomic
 
 Say = Callable[[str], None]
 FITTING = ("train", "finetune", "distill")
@@ -55,12 +51,14 @@ class Pipeline:
 
     _made: dict[str, Artifact] = field(default_factory=dict)
     _failure: MloptError | None = None
+    _started: bool = False
 
     def run(self) -> Run:
         """Run everything. Raises `MloptError`; the record and whatever was finished are on disk in any case but a bad directory."""
         begin = time.perf_counter()
         self._spent = {"training": 0.0, "export": 0.0, "timing": 0.0}
         self._store = Store(self.directory)
+        existed = self.directory.exists()
         with self._os_errors(), self._store.locked():
             self._record = record.new(self.recipe.model_dump(mode="json", by_alias=True), fingerprint())
             previous = self._previous()
@@ -76,12 +74,20 @@ class Pipeline:
                 self._record["status"], self._record["error"] = "failed", {"message": error.message, "hint": error.hint}
                 raise
             finally:
+                if not self._started:
+                    self._leave_no_trace(existed)
                 with contextlib.suppress(OSError):
                     total = time.perf_counter() - begin
                     own = total - sum(self._spent.values())
                     self._record["seconds"] = {**self._spent, "mlopt": own, "total": total}
-                    self._write_report()
+                    if self._started:
+                        self._write_report()
             return Run(self.directory, self._record)
+
+    def _leave_no_trace(self, existed: bool) -> None:
+        """The model or the data was refused: an earlier run's record stays as it is, and a new directory goes again."""
+        if not existed:
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     @contextlib.contextmanager
     def _os_errors(self) -> Iterator[None]:
@@ -99,13 +105,15 @@ class Pipeline:
     def _work(self, previous: dict[str, Any]) -> None:
         recipe = self.recipe
         trust = trust_of(recipe.model)
-        source = open_model(recipe.model.path, trust)
-        steps = plan(recipe, source.format)
-        write_atomic(self.directory / "recipe.yaml", recipe.to_yaml().encode())
-        self._record["source"] = {"sha256": source.sha256, "kind": source.kind}
-        start = self._import(source)
-        del source  # the dense weights: every pass reads what it needs from the store, and a large model must not stay here for all of them
         device = pick_device(recipe.device)
+        taken = take_in(recipe, trust, self._store, self.data)
+        steps = plan(recipe, taken.artifact.format)
+        start, self._data = taken.artifact, taken.data
+        self._record["source"] = {"sha256": taken.sha256, "kind": taken.kind}
+        self._record["input"] = [spec.to_json() for spec in start.inputs]
+        self.say(f"input  {'  '.join(str(spec) for spec in start.inputs)}  ({taken.how})")
+        if self._data.any_part() is None:
+            self._record["notes"].append("No data was given: accuracy was not measured, and outputs were compared on synthetic inputs.")
         self._context = RunContext(
             data=self._data,
             data_spec=recipe.data,
@@ -121,48 +129,11 @@ class Pipeline:
         self._made = {"module" if start.format is Format.MODULE else "model.onnx": start}
         if start.format is Format.MODULE:
             self._check.baseline(start)
+        self._started = True  # nothing that was given is refused after this
+        write_atomic(self.directory / "recipe.yaml", recipe.to_yaml().encode())
         for number, step in enumerate(steps, 1):
             self._step(number, len(steps), step)
         self._finish(start, previous)
-
-    def _import(self, source: Source) -> Artifact:
-        """The model as it came in, as an artifact in the store."""
-        recipe = self.recipe
-        if source.format is Format.ONNX:
-            from mlopt.model.onnx_file import check_onnx, input_specs
-
-            assert source.path is not None
-            specs = input_specs(check_onnx(source.path))
-            self._data = self.data or load_data(recipe.data, specs)
-            return self._adopt(Artifact("model.onnx", Format.ONNX, Path(), "model.onnx", "", specs), lambda stage: copy_onnx(source.path, stage))
-        module, bundle = source.trunk()
-        specs = tuple(parse_spec(text, i) for i, text in enumerate(recipe.input))
-        how = "given"
-        if not specs and bundle.inputs:
-            specs, how = bundle.inputs, "from the bundle"
-        self._data = self.data or load_data(recipe.data, specs)
-        if not specs and self._data.train is not None:
-            specs, how = specs_of(self._data), "from the data's first batch"
-        if not specs:
-            specs, how = infer(module), "inferred from the model's first layers, and tried"
-        else:
-            check_runs(module, specs)
-        self._record["input"] = [spec.to_json() for spec in specs]
-        self.say(f"input  {'  '.join(str(spec) for spec in specs)}  ({how})")
-        if self._data.train is None:
-            self._record["notes"].append("No data was given: accuracy was not measured, and outputs were compared on synthetic inputs.")
-        dense = replace(bundle, inputs=specs)
-        return self._adopt(Artifact("module", Format.MODULE, Path(), "", "", specs), lambda stage: bundles.write(stage, module, dense))
-
-    def _adopt(self, artifact: Artifact, write: Callable[[Path], None]) -> Artifact:
-        stage = self._store.stage()
-        try:
-            with _library_errors("import"):
-                write(stage)
-            root, digest = self._store.publish(stage)
-        finally:
-            self._store.discard(stage)
-        return replace(artifact, root=root, digest=digest)
 
     def _key(self, step: Planned, artifact: Artifact, version: int) -> str:
         return sha256_json(
@@ -191,7 +162,7 @@ class Pipeline:
             "pass": step.step.pass_,
             "config": step.step.model_dump(mode="json", by_alias=True),
             "status": "failed",
-            "reason": "",
+            "reason": "not finished",
             "seconds": 0.0,
             "input_sha256": artifact.digest if artifact else None,
             "output_sha256": None,
@@ -216,7 +187,7 @@ class Pipeline:
         except MloptError as error:
             entry["reason"], entry["seconds"] = error.message, time.perf_counter() - begin
             raise
-        entry["seconds"] = time.perf_counter() - begin
+        entry["seconds"], entry["reason"] = time.perf_counter() - begin, ""
         entry["output_sha256"] = result.digest
         self._made["module" if trunk else output_name(step.step)] = result
         if step.step.pass_ == "train" and "prune" not in {entry["pass"] for entry in self._record["passes"]}:
@@ -243,7 +214,7 @@ class Pipeline:
         stage = self._store.stage()
         begin = time.perf_counter()
         try:
-            with _library_errors(step.name):
+            with library_errors(step.name):
                 made = implementation(step.step)(artifact, stage, self._context)
             worked = time.perf_counter() - begin
             if step.step.pass_ in FITTING:
@@ -254,7 +225,7 @@ class Pipeline:
                 entry["status"], entry["reason"] = "declined", made.declined
                 raise UsageError(f"{step.name} declined: {made.declined}", f"leave out {step.name}; the other passes work without it")
             entry["metrics"] = made.metrics
-            with _library_errors(f"running {made.artifact.name}"):
+            with library_errors(f"running {made.artifact.name}"):
                 entry["parity"] = self._check.parity(step, made.artifact, self._made["module"]) if "module" in self._made else None
             self._check.judge(step, made.artifact, entry["parity"])
             root, digest = self._store.publish(stage)
@@ -333,29 +304,6 @@ class Pipeline:
         write_reports(self.directory, self._record)
 
 
-@contextlib.contextmanager
-def _library_errors(name: str) -> Iterator[None]:
-    """A full disk is one, whatever a library makes of it; any other surprise inside a pass is a failed pass, not a traceback."""
-    try:
-        yield
-    except Exception as error:
-        number = disk_errno(error)
-        if number is not None:
-            raise OSError(number, os.strerror(number)) from error
-        if isinstance(error, (MloptError, OSError)):
-            raise
-        lines = str(error).strip().splitlines() or [""]
-        words = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
-        raise PassFailed(
-            f"{name} raised {type(error).__name__}: {words}", "if the model is sound, this is a fault of mlopt: please report it"
-        ) from error
-
-
-def trust_of(model: Model) -> Trust:
-    """What a recipe allows."""
-    return Trust(model.arch, dict(model.arch_args), model.allow_class, model.trust_code).for_model(model.path)
-
-
 def pick_device(wanted: str) -> str:
     """`cpu` or `cuda`. Raises `UsageError` when CUDA is asked for and is not there."""
     import torch
@@ -364,33 +312,3 @@ def pick_device(wanted: str) -> str:
     if wanted == "cuda" and not has:
         raise UsageError("--device cuda: PyTorch sees no CUDA device", "use --device cpu, or look at `mlopt doctor`")
     return "cuda" if has and wanted != "cpu" else "cpu"
-
-
-def copy_onnx(path: Path | None, stage: Path) -> None:
-    """An ONNX file and the data files it names, which were checked to lie beside it."""
-    assert path is not None
-    import onnx
-
-    from mlopt.model.onnx_file import all_tensors
-
-    shutil.copyfile(path, stage / "model.onnx")
-    tensors = all_tensors(onnx.load(str(path), load_external_data=False))
-    for name in {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}:
-        (stage / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path.parent / name, stage / name)
-
-
-def specs_of(data: DataSet) -> tuple[Any, ...]:
-    """Input specs of a data set's first batch, the batch dimension dynamic."""
-    from mlopt.artifact import TensorSpec
-
-    part = data.any_part()
-    assert part is not None
-    inputs, _ = part.take(2)
-    return tuple(
-        TensorSpec("x" if i == 0 else f"x{i}", ("batch", *map(int, tensor.shape[1:])), str(tensor.dtype).removeprefix("torch."))
-        for i, tensor in enumerate(inputs)
-    )
-
-
-__all__ = ["Pipeline", "Run", "VerdictFailed", "pick_device", "specs_of", "trust_of"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,16 @@ from recipes.networks import ResNet, digits_resnet
 
 ROOT = Path(__file__).resolve().parent.parent
 Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def browse(url: str, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """What a headless Chromium makes of a page: its document on standard output."""
+    still = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+    command = [str(CHROMIUM), *still, *flags, f"--user-data-dir={profile}/profile", "--virtual-time-budget=8000", "--dump-dom", url]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import shutil
 import subprocess
 import sys
 import urllib.error
@@ -17,7 +16,7 @@ import torch
 
 from mlopt.cli.main import COMMANDS
 from mlopt.recipe import parse
-from tests.conftest import ROOT, Cli, plain_cnn
+from tests.conftest import CHROMIUM, ROOT, Cli, browse, plain_cnn
 
 
 def test_help_is_light(cli: Cli) -> None:
@@ -99,9 +98,6 @@ def test_view_serves_the_file_and_forbids_the_network(tmp_path: Path) -> None:
         served.close()
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_view_draws_the_graph_and_tries_no_other_host(tmp_path: Path) -> None:
     import onnx
@@ -112,18 +108,8 @@ def test_view_draws_the_graph_and_tries_no_other_host(tmp_path: Path) -> None:
     x, y = (helper.make_tensor_value_info(name, 1, [4]) for name in "xy")
     onnx.save(helper.make_model(helper.make_graph([helper.make_node("Softplus", ["x"], ["y"])], "g", [x], [y])), tmp_path / "m.onnx")
     served = serve(tmp_path / "m.onnx")
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-sync",
-        "--enable-logging=stderr",
-    ]
     try:
-        command = [str(CHROMIUM), *flags, f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=8000", "--dump-dom", served.url]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+        done = browse(served.url, tmp_path, "--enable-logging=stderr")
     finally:
         served.close()
     assert "Softplus" in done.stdout, "the node is not drawn"

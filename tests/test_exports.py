@@ -20,7 +20,7 @@ from mlopt.parity import compare, judge
 from mlopt.quantization.ptq import quantize_int8
 from mlopt.quantization.schemes import CPU, CPU_TRANSFORMER, TENSORRT, scheme_for
 from mlopt.recipe import Tolerance
-from mlopt.runtimes.base import open_runtime
+from mlopt.runtimes.opening import open_runtime
 from mlopt.runtimes.remote import Worker
 from mlopt.runtimes.tensorrt_builder import build
 from tests.conftest import ROOT, plain_cnn

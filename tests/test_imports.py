@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "mlopt"
 # Highest first. A module may import from its own layer and from lower ones.
 LAYERS = (
     ("cli", "__main__", "api", "inspection", "viewer"),
-    ("pipeline", "check", "plan", "synthesis", "report"),
+    ("pipeline", "intake", "check", "plan", "synthesis", "report"),
     ("passes", "measuring", "parity"),
     ("context",),
     ("training", "pruning", "quantization", "runtimes", "model", "data"),

@@ -276,6 +276,15 @@ def test_bad_input_gets_one_clear_error(
     assert {name: (stock / name).read_bytes() for name in before} == before
 
 
+def test_a_refused_model_leaves_an_earlier_run_as_it_was_and_no_new_directory(stock: Path, cli: Cli) -> None:
+    assert cli("compress", "model.pt", "--prune", "0.5", "--export", "onnx", "--input", "batch,3,16,16", "--no-bench", "-o", "out").returncode == 0
+    before = {path: path.read_bytes() for path in (stock / "out").iterdir() if path.is_file()}
+    assert cli("compress", "text.pt", "--prune", "0.5", "-o", "out").returncode == 2
+    assert {path: path.read_bytes() for path in before} == before
+    assert cli("compress", "text.pt", "--prune", "0.5", "-o", "fresh").returncode == 2
+    assert not (stock / "fresh").exists()
+
+
 def test_declined_is_in_the_record(stock: Path, cli: Cli) -> None:
     done = cli("compress", "tiny.pt", "--prune", "0.5", "-o", "out")
     assert done.returncode == 2

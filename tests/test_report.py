@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from mlopt import record
 from mlopt.errors import UsageError
 from mlopt.report.document import duration, number, size, summarise
 from mlopt.report.write import render_html, render_markdown, write_reports
+from tests.conftest import CHROMIUM, browse
 
 
 def example(name: str = "model.onnx") -> dict[str, Any]:
@@ -134,9 +133,6 @@ def test_records_that_cannot_be_read(tmp_path: Path) -> None:
             record.read(tmp_path)
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_does_not_scroll_sideways(tmp_path: Path, width: int) -> None:
@@ -147,21 +143,6 @@ def test_the_page_does_not_scroll_sideways(tmp_path: Path, width: int) -> None:
         f'<iframe id="f" src="report.html" style="width:{width}px;height:900px;border:0"></iframe><pre id="out"></pre><script>'
         "f.onload = () => { const d = f.contentDocument.documentElement; out.textContent = `got ${d.scrollWidth} of ${d.clientWidth}`; }</script>"
     )
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-sync",
-        "--allow-file-access-from-files",
-    ]
-    done = subprocess.run(
-        [str(CHROMIUM), *flags, f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=4000", "--dump-dom", f"file://{probe}"],
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+    done = browse(f"file://{probe}", tmp_path, "--allow-file-access-from-files")
     found = done.stdout.split("got ")[1].split("<")[0].split(" of ")
     assert int(found[0]) <= int(found[1]), f"{found} at {width}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mlopt.cli.common import comma, input_option, ints, output_options, parse_arguments, stack, trust_options
+from mlopt.cli.common import comma, input_option, ints, output_options, stack, trust_options
 
 leaf_options = stack(
     click.option("--quantize", multiple=True, callback=comma, metavar="int8,fp16", help="One ONNX file a precision and target."),
@@ -49,39 +49,17 @@ def command(**options: Any) -> int:
 
     MODEL is a bundle, a .pt or .safetensors file, or package.module:factory; --export of an .onnx file works too.
     """
-    from mlopt.cli.common import Screen
-    from mlopt.cli.execute import default_directory, execute
-    from mlopt.recipe import Model
-    from mlopt.synthesis import build_recipe
+    from mlopt.cli.execute import compress_like
 
-    screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
-    model = Model(
-        path=options["model"],
-        arch=options["arch"],
-        arch_args=parse_arguments(options["arch_args"]),
-        allow_class=options["allow_class"],
-        trust_code=options["trust_code"],
-    )
-    recipe = build_recipe(
-        model,
+    return compress_like(
+        options,
         prune=options["prune"],
         importance=options["importance"],
         round_to=options["round_to"],
         finetune=options["finetune"],
         distill=options["distill"],
         training={"lr": options["lr"], "batch_size": options["train_batch"]},
-        quantize=options["quantize"],
         export=options["export"] or ("torchscript", "onnx"),
-        target=options["target"] or ("cpu",),
-        input=options["inputs"],
-        data=options["data"],
         max_drop=options["max_drop"],
         nproc=options["nproc"],
-        seed=options["seed"],
-        threads=options["threads"],
-        batch=options["batch"],
-        device=options["device"],
-        bench=not options["no_bench"],
-        budget_s=options["budget"],
     )
-    return execute(recipe, options["out"] or default_directory(options["model"]), screen, options["plan_only"])

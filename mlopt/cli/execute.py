@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlopt.cli.common import Screen
+from mlopt.cli.common import Screen, parse_arguments
 from mlopt.recipe import Recipe
 
 
@@ -32,6 +32,36 @@ def show_plan(recipe: Recipe, directory: Path, screen: Screen) -> None:
     for number, step in enumerate(steps, 1):
         config = {key: value for key, value in step.step.model_dump(mode="json").items() if key != "pass_"}
         screen.out.print(f"  {number}. {step.name}  takes {step.takes}  {config}", markup=False, soft_wrap=True)
+
+
+def compress_like(options: dict[str, Any], **own: Any) -> int:
+    """Build a recipe from the options that `compress` and `export` share and from a command's `own`, and run it."""
+    from mlopt.recipe import Model
+    from mlopt.synthesis import build_recipe
+
+    screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
+    model = Model(
+        path=options["model"],
+        arch=options["arch"],
+        arch_args=parse_arguments(options["arch_args"]),
+        allow_class=options["allow_class"],
+        trust_code=options["trust_code"],
+    )
+    recipe = build_recipe(
+        model,
+        quantize=options["quantize"],
+        target=options["target"] or ("cpu",),
+        input=options["inputs"],
+        data=options["data"],
+        seed=options["seed"],
+        threads=options["threads"],
+        batch=options["batch"],
+        device=options["device"],
+        bench=not options["no_bench"],
+        budget_s=options["budget"],
+        **own,
+    )
+    return execute(recipe, options["out"] or default_directory(options["model"]), screen, options["plan_only"])
 
 
 def execute(recipe: Recipe, directory: Path, screen: Screen, plan_only: bool) -> int:

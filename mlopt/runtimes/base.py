@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-
-from mlopt.artifact import Format
-from mlopt.errors import BackendMissing, UsageError
 
 Arrays = Sequence[NDArray[Any]]
 
@@ -25,29 +21,6 @@ class Runtime(Protocol):
     def __call__(self, inputs: Arrays) -> list[NDArray[Any]]:
         """Run once. Shapes are the model's own."""
         ...
-
-
-def open_runtime(format: Format, path: Path, *, threads: int = 1, device: str = "cpu", precision: str = "fp32", trust: Any = None) -> Runtime:
-    """Load an artifact that mlopt made, or that the user trusts. Raises `BackendMissing` when its runtime is not here."""
-    if format is Format.MODULE:
-        from mlopt.runtimes.torch_runtimes import Eager
-
-        return Eager(path, threads, device, trust)
-    if format is Format.TORCHSCRIPT:
-        from mlopt.runtimes.torch_runtimes import TorchScript
-
-        return TorchScript(path, threads, device)
-    if format is Format.AOTI:
-        from mlopt.runtimes.torch_runtimes import Aoti
-
-        return Aoti(path, threads)
-    if format is Format.ONNX:
-        from mlopt.runtimes.onnx_runtime import OnnxRuntime
-
-        return OnnxRuntime(path, threads, device, precision)
-    if format is Format.TENSORRT:
-        raise BackendMissing("a CUDA device for this engine", "run it on a machine with an NVIDIA GPU")
-    raise UsageError(f"no runtime for {format}")
 
 
 class Fake:

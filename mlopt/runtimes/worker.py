@@ -17,7 +17,8 @@ import numpy as np
 from mlopt.artifact import Format
 from mlopt.errors import MloptError
 from mlopt.processes import die_with_parent
-from mlopt.runtimes.base import Runtime, open_runtime
+from mlopt.runtimes.base import Runtime
+from mlopt.runtimes.opening import open_runtime
 
 
 def pin_to_cores(count: int) -> list[int]:
@@ -47,7 +48,7 @@ class Session:
     def open(self, job: dict[str, Any]) -> dict[str, Any]:
         cores = pin_to_cores(int(job["threads"])) if job["pin"] and job["device"] == "cpu" else []
         trust = None
-        if job["trust"] is not None:
+        if job["trust"] is not None and job["format"] == Format.MODULE:  # only a bundle asks for it, and it brings torch along
             from mlopt.model.trust import Trust
 
             trust = Trust.from_json(job["trust"])
