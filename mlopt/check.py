@@ -148,7 +148,7 @@ class Checker:
             }
         )
         if artifact.format is Format.TENSORRT:
-            self._record["not_measured"].append(f"{artifact.name}: built, but there is no CUDA device here to run it on")
+            self._record["not_measured"].append(f"{artifact.name}: built, not run: mlopt builds engines and cannot run them yet")
 
     def _count(self, entry: dict[str, Any], artifact: Artifact) -> None:
         """Keep `compression` up to date: the first pass's before, the last pass's after."""

@@ -23,6 +23,7 @@ from mlopt.intake import library_errors, take_in, trust_of
 from mlopt.measuring.environment import PACKAGES, fingerprint, version_of
 from mlopt.passes import pass_class
 from mlopt.plan import Planned, output_name, plan
+from mlopt.processes import release_memory
 from mlopt.recipe import TRUNK, Recipe
 from mlopt.store import Store, explain_os_error, publish_dir, publish_file, write_atomic
 
@@ -273,6 +274,7 @@ class Pipeline:
         if self.recipe.bench.enabled:
             from mlopt.measuring.run import bench_artifacts
 
+            release_memory()
             bench_artifacts(self._record, self._bench_list(start), self.recipe.bench, self._context, previous, self.say)
         self._spent["timing"] = time.perf_counter() - begin
         if self._failure is None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlopt.errors import PassFailed
 from mlopt.measuring.protocol import MIN_ROUNDS, measure, rows
 from mlopt.measuring.statistics import hodges_lehmann, percentile, speedup
 from mlopt.runtimes.base import Fake
@@ -71,7 +72,8 @@ class Scripted:
 def test_protocol_finds_the_scripted_ratio() -> None:
     clock = [0.0]
     workers = [Scripted("slow", [2e-3, 2.2e-3], clock), Scripted("fast", [1e-3, 1.1e-3], clock)]
-    samples = measure(workers, [np.zeros(1)], 1, budget_s=2.0, clock=lambda: clock[0])
+    samples, failed = measure(workers, [np.zeros(1)], 1, budget_s=2.0, clock=lambda: clock[0])
+    assert not failed
     result = rows(workers, samples, 1)
     assert result[0]["speedup"] is None
     assert result[1]["speedup"]["estimate"] == pytest.approx(2.0, rel=0.02)
@@ -83,7 +85,7 @@ def test_protocol_finds_the_scripted_ratio() -> None:
 def test_protocol_keeps_to_its_budget_and_to_its_least() -> None:
     clock = [0.0]
     workers = [Scripted("a", [1.0], clock), Scripted("b", [1.0], clock)]
-    samples = measure(workers, [np.zeros(1)], 1, budget_s=0.1, clock=lambda: clock[0])
+    samples, _ = measure(workers, [np.zeros(1)], 1, budget_s=0.1, clock=lambda: clock[0])
     assert all(len(sample.rounds_s) == MIN_ROUNDS for sample in samples)
 
 
@@ -95,5 +97,28 @@ def test_the_first_calls_of_a_block_are_dropped() -> None:
             return [50e-3, *([5e-3] * (calls - 1))]
 
     worker = ColdStart("a", [1.0], clock)
-    (sample,) = measure([worker], [np.zeros(1)], 1, budget_s=0.1, clock=iter(np.arange(0, 1000, 0.5)).__next__)
+    (sample,), _ = measure([worker], [np.zeros(1)], 1, budget_s=0.1, clock=iter(np.arange(0, 1000, 0.5)).__next__)
     assert max(sample.calls_s) == 5e-3
+
+
+class Crashing(Scripted):
+    """Dies on its 700th call."""
+
+    calls = 0
+
+    def block(self, calls: int) -> list[float]:
+        self.calls += calls
+        if self.calls > 700:
+            raise PassFailed("the process died")
+        return super().block(calls)
+
+
+def test_a_crash_costs_its_own_row_and_the_baselines_costs_all() -> None:
+    clock = [0.0]
+    workers = [Scripted("a", [1e-3], clock), Crashing("b", [1e-3], clock), Scripted("c", [5e-4], clock)]
+    samples, failed = measure(workers, [np.zeros(1)], 1, budget_s=3.0, clock=lambda: clock[0])
+    assert [name for name, _ in failed] == ["b"]
+    assert [row["artifact"] for row in rows(workers, samples, 1)] == ["a", "c"]
+    assert rows(workers, samples, 1)[1]["speedup"]["estimate"] == pytest.approx(2.0, rel=0.01)
+    with pytest.raises(PassFailed):
+        measure([Crashing("b", [1e-3], clock), Scripted("c", [5e-4], clock)], [np.zeros(1)], 1, budget_s=3.0, clock=lambda: clock[0])

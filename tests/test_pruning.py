@@ -164,6 +164,10 @@ def test_budget_is_hit_and_proved(name: str, amount: str) -> None:
     out = result.module(*x)
     out.square().mean().backward()
     assert all(p.grad is not None for p in result.module.parameters() if p.requires_grad)
+    with torch.no_grad():  # training the one must not touch the other
+        for tensor in [*result.module.parameters(), *result.module.buffers()]:
+            tensor.zero_()
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items()), "the two share a tensor"
 
 
 def test_recurrent_layers_keep_their_state_and_lose_their_input() -> None:

@@ -25,7 +25,7 @@ def as_artifact(text: str, trust: Trust, given: tuple[TensorSpec, ...], scratch:
     """What a MODEL argument is, as something a worker can open. A live module is written as a bundle first."""
     source = open_model(text, trust)
     if source.format is Format.TENSORRT:
-        raise BackendMissing(f"a CUDA device to run {text}", "run it on a machine with an NVIDIA GPU")
+        raise BackendMissing(f"a runtime for the engine {text}", "nothing yet: measure it with trtexec or tensorrt_rtx")
     if source.module is not None and source.bundle is not None:
         specs = given or source.inputs
         if not specs:
@@ -79,7 +79,9 @@ def bench_side_by_side(
             workers.append(stack.enter_context(worker))
         out: list[dict[str, Any]] = []
         for batch in batches:
-            samples = measure(workers, timed_inputs(artifacts[0], batch, run), batch, budget_s)
+            samples, failed = measure(workers, timed_inputs(artifacts[0], batch, run), batch, budget_s)
+            for _, error in failed:
+                raise error
             out += rows(workers, samples, threads)
         return out
 

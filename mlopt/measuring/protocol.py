@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mlopt.errors import MloptError
 from mlopt.measuring.statistics import percentile, speedup
 from mlopt.runtimes.base import Arrays
 
@@ -39,10 +40,12 @@ class Timed(Protocol):
 
 @dataclass
 class Samples:
-    """What was measured of one artifact at one batch size. `rounds_s`: one median a round; `calls_s`: every kept call."""
+    """What was measured of one artifact at one batch size. `worker`: its place in the list; `rounds_s`: one median
+    a round; `calls_s`: every kept call."""
 
     name: str
     batch: int
+    worker: int = 0
     calls_s: list[float] = field(default_factory=list)
     rounds_s: list[float] = field(default_factory=list)
     warmup_s: float = 0.0
@@ -64,34 +67,54 @@ def warm_up(worker: Timed, clock: Callable[[], float]) -> tuple[float, float]:
 
 def measure(
     workers: list[Timed], inputs: Arrays, batch: int, budget_s: float, seed: int = 0, clock: Callable[[], float] = time.monotonic
-) -> list[Samples]:
-    """Time all workers on the same inputs. Stops after `budget_s` seconds of sampling, but never before `MIN_ROUNDS` rounds."""
-    order = list(range(len(workers)))
+) -> tuple[list[Samples], list[tuple[str, MloptError]]]:
+    """Time all workers on the same inputs: (samples of those that lived, names and errors of those that did not).
+
+    Stops after `budget_s` seconds of sampling, but never before `MIN_ROUNDS` rounds. Raises what the first worker, the baseline, raises:
+    without it there is nothing to compare with.
+    """
     shuffle = random.Random(seed)
-    out = [Samples(worker.name, batch) for worker in workers]
-    calls = []
-    for index, worker in enumerate(workers):
-        worker.prepare(inputs)
-        per_call, out[index].warmup_s = warm_up(worker, clock)
-        calls.append(max(3, min(2000, round(BLOCK_S / max(per_call, 1e-7)))))
+    alive = {index: Samples(worker.name, batch, index) for index, worker in enumerate(workers)}
+    calls: dict[int, int] = {}
+    failed: list[tuple[str, MloptError]] = []
+
+    def guarded(index: int, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except MloptError as error:
+            if index == 0:
+                raise
+            failed.append((workers[index].name, error))
+            del alive[index]
+
+    def start(index: int) -> None:
+        workers[index].prepare(inputs)
+        per_call, alive[index].warmup_s = warm_up(workers[index], clock)
+        calls[index] = max(3, min(2000, round(BLOCK_S / max(per_call, 1e-7))))
+
+    def block(index: int) -> None:
+        dropped = 1 + calls[index] // 20
+        seconds = workers[index].block(calls[index] + dropped)[dropped:]
+        alive[index].calls_s += seconds
+        alive[index].rounds_s.append(float(np.median(seconds)))
+
+    for index in list(alive):
+        guarded(index, lambda index=index: start(index))  # type: ignore[misc]
     begin = clock()
     for done in range(MAX_ROUNDS):
         if done >= MIN_ROUNDS and clock() - begin >= budget_s:
             break
-        shuffle.shuffle(order)
-        for index in order:
-            dropped = 1 + calls[index] // 20
-            block = workers[index].block(calls[index] + dropped)[dropped:]
-            out[index].calls_s += block
-            out[index].rounds_s.append(float(np.median(block)))
-    return out
+        for index in shuffle.sample(list(alive), len(alive)):
+            guarded(index, lambda index=index: block(index))  # type: ignore[misc]
+    return list(alive.values()), failed
 
 
 def rows(workers: list[Timed], samples: list[Samples], threads: int) -> list[dict[str, Any]]:
     """The `bench` rows of `run.json`; the first worker is the baseline."""
     baseline = samples[0]
     out = []
-    for worker, sample in zip(workers, samples, strict=True):
+    for sample in samples:
+        worker = workers[sample.worker]
         p50 = percentile(sample.calls_s, 50)
         assert p50 is not None
         ratio = speedup(baseline.rounds_s, sample.rounds_s)

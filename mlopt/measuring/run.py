@@ -76,7 +76,8 @@ def bench_artifacts(
             if 0 not in able:
                 continue
             chosen = [workers[i] for i in able]
-            samples = measure(chosen, timed_inputs(kept[0], batch, run), batch, config.budget_s, run.seed)
+            samples, failed = measure(chosen, timed_inputs(kept[0], batch, run), batch, config.budget_s, run.seed)
+            record["not_measured"] += [f"{name} at batch {batch}: {error.message}" for name, error in failed]
             record["bench"] += rows(chosen, samples, config.threads)
     if not record["bench"]:
         fixed = fixed_batch(runnable[0][1])

@@ -20,7 +20,7 @@ from mlopt.pruning.coupling import Counter, Counts, Group, find_groups, has_rule
 from mlopt.pruning.importance import mean_gradients, score_classes
 from mlopt.pruning.proof import Proof, prove
 from mlopt.pruning.propagation import Propagation
-from mlopt.pruning.surgery import LEAVES, Surgery, apply, holders, leaf_changes, plan_weights
+from mlopt.pruning.surgery import LEAVES, Surgery, apply, holders, leaf_changes, plan_weights, relink
 
 CLOSE = 0.03
 """A budget counts as hit within 3 points."""
@@ -143,24 +143,26 @@ def prune_module(
         outcome = _cut(found, dropped, inputs)
         if isinstance(outcome, tuple):
             pruned, surgery, proof = outcome
-            kept = widths.kept.astype(float)
+            own_tensors(pruned, weights.values())
             totals = np.array([len(group.classes) for group in groups], dtype=float)
+            before, after = counter.of_widths(totals), counter.of_mask(dropped, widths.kept.astype(float))
+            reached = getattr(after, budget.metric) / getattr(before, budget.metric)
             report = PruneReport(
                 amount=str(budget),
                 importance=importance,
                 asked=widths.asked,
-                reached=widths.reached,
+                reached=reached,
                 rung=rung,
                 rung_reason=reason,
-                before=counter.of_widths(totals),
-                after=counter.of_mask(dropped, kept),
+                before=before,
+                after=after,
                 proof=proof,
                 groups=[
                     {"name": g.name, "before": len(g.classes) * g.unit, "after": int(k) * g.unit, "unit": g.unit}
                     for g, k in zip(groups, widths.kept.tolist(), strict=True)
                 ],
                 unknown_operators=found.flow.unknown,
-                note=_missed(widths, budget),
+                note=_missed(widths, reached, budget),
             )
             return Pruned(pruned, surgery, report)
         problem = outcome
@@ -179,11 +181,11 @@ def _why_nothing(flow: Propagation) -> str:
     return "every width is fixed by the network's input, its output or a normalisation over it"
 
 
-def _missed(widths: Widths, budget: Amount) -> str:
-    if abs(widths.reached - widths.asked) <= CLOSE:
+def _missed(widths: Widths, reached: float, budget: Amount) -> str:
+    if abs(reached - widths.asked) <= CLOSE:
         return ""
     limits = f"the nearest that the couplings, the floor and the rounding of widths allow (the least is {widths.floor:.3f})"
-    return f"asked for {widths.asked:.3f} of the {budget.metric}, reached {widths.reached:.3f}: {limits}"
+    return f"asked for {widths.asked:.3f} of the {budget.metric}, reached {reached:.3f}: {limits}"
 
 
 def _cut(found: Analysis, dropped: NDArray[np.bool_], inputs: tuple[torch.Tensor, ...]) -> tuple[nn.Module, Surgery, Proof] | str:
@@ -211,6 +213,19 @@ def share_copy(module: nn.Module) -> nn.Module:
     """A deep copy whose tensors are the original's: surgery replaces tensors and never writes into them."""
     memo = {id(tensor): tensor for _, _, _, tensor in holders(module)}
     return copy.deepcopy(module, memo)
+
+
+def own_tensors(module: nn.Module, foreign: Iterable[torch.Tensor]) -> None:
+    """Copy what the cut left shared with the dense module, so that training one does not change the other."""
+    shared = {id(tensor) for tensor in foreign}
+    copies: dict[int, torch.Tensor] = {}
+    for _, table, key, tensor in list(holders(module)):
+        if id(tensor) in shared:
+            if id(tensor) not in copies:
+                new = tensor.detach().clone()
+                copies[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+            table[key] = copies[id(tensor)]
+    relink(module)
 
 
 def _kept_heads(module: nn.Module, surgery: Surgery) -> dict[str, int]:

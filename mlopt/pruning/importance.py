@@ -32,7 +32,7 @@ def taylor_of(gradients: dict[str, torch.Tensor]) -> Callable[[str, torch.Tensor
 
 def mean_gradients(module: nn.Module, losses: Iterable[Callable[[], torch.Tensor]]) -> dict[str, torch.Tensor]:
     """The gradient of the summed losses for every parameter; the module's own `.grad` fields are left as they were."""
-    named = dict(module.named_parameters())
+    named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     total: dict[str, torch.Tensor] = {}
     for loss in losses:
         grads = torch.autograd.grad(loss(), list(named.values()), allow_unused=True)

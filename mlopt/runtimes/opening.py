@@ -29,5 +29,5 @@ def open_runtime(format: Format, path: Path, *, threads: int = 1, device: str = 
 
         return OnnxRuntime(path, threads, device, precision)
     if format is Format.TENSORRT:
-        raise BackendMissing("a CUDA device for this engine", "run it on a machine with an NVIDIA GPU")
+        raise BackendMissing("a runtime for TensorRT engines", "nothing yet: measure the engine with trtexec or tensorrt_rtx")
     raise UsageError(f"no runtime for {format}")
