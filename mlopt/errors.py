@@ -7,6 +7,7 @@
     │   └── DataError              2     fix the data set
     ├── PassFailed                 3     read the reproducer that is named
     ├── BackendMissing             4     run the install line that is printed
+    ├── UnknownBackend             4     choose one that exists
     └── VerdictFailed              1     the outputs or the accuracy are past their tolerance
 
 An error owns its exit code and its hint: what happened (`message`) and what to type next (`hint`). Nothing here imports torch.
@@ -61,6 +62,15 @@ class BackendMissing(MloptError):
 
     def __init__(self, backend: str, install: str) -> None:
         super().__init__(f"{backend} is not installed here", f"install it with: {install}")
+
+
+class UnknownBackend(MloptError):
+    """An exporter that mlopt does not have; the hint installs those that it has."""
+
+    exit_code = 4
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"mlopt has no backend '{name}'", f"it has {', '.join(known)}: pip install 'mlopt[onnx,cpu,rtx]'")
 
 
 class VerdictFailed(MloptError):

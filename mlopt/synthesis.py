@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlopt.errors import BackendMissing, UsageError
+from mlopt.errors import UnknownBackend, UsageError
 from mlopt.recipe import Aoti, Bench, Distill, Finetune, Model, Onnx, Prune, Quantize, Recipe, TensorRT, TorchScript
 
 EXPORTS = ("torchscript", "onnx", "aoti", "tensorrt")
 PRECISIONS = ("int8", "fp16")
 TARGETS = ("cpu", "tensorrt")
-INSTALLABLE = {"openvino": "pip install openvino (mlopt has no exporter for it yet)"}
 
 
 def _check(kind: str, values: tuple[str, ...], known: tuple[str, ...]) -> None:
     for value in values:
         if value not in known:
             if kind == "--export":
-                raise BackendMissing(f"'{value}', which is not one of {', '.join(known)},", INSTALLABLE.get(value, "nothing: choose one of these"))
+                raise UnknownBackend(value, known)
             raise UsageError(f"{kind} {value} is not known", f"choose from {', '.join(known)}")
 
 
@@ -60,7 +59,7 @@ def build_recipe(
     budget_s: float = 10.0,
     opset: int = 20,
 ) -> Recipe:
-    """The recipe that `compress` runs. Raises `UsageError`, or `BackendMissing` for an export that does not exist."""
+    """The recipe that `compress` runs. Raises `UsageError`, or `UnknownBackend` for an export that does not exist."""
     _check("--quantize", quantize, PRECISIONS)
     _check("--export", export, EXPORTS)
     _check("--target", target, TARGETS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlopt.artifact import Format
-from mlopt.errors import BackendMissing, RecipeError, UsageError
+from mlopt.errors import BackendMissing, RecipeError, UnknownBackend, UsageError
 from mlopt.plan import plan
 from mlopt.recipe import Model, Recipe, load, parse
 from mlopt.synthesis import build_recipe
@@ -119,8 +119,10 @@ def test_compress_builds_the_recipe_that_the_contract_names() -> None:
     for bad in ("1.5", "-1", "x", "latency:0.5", "w:0.5"):
         with pytest.raises(UsageError):
             build_recipe(Model(path="m.pt"), prune=bad)
-    with pytest.raises(BackendMissing):
+    with pytest.raises(UnknownBackend) as error:
         build_recipe(Model(path="m.pt"), export=("openvino",))
+    assert error.value.exit_code == 4
+    assert "pip install" in error.value.hint
     with pytest.raises(UsageError, match="nothing to do"):
         build_recipe(Model(path="m.pt"))
 

@@ -11,7 +11,7 @@ from typing import Any
 from mlopt.artifact import Artifact, Format, TensorSpec
 from mlopt.context import RunContext, fixed_batch
 from mlopt.data import NO_DATA
-from mlopt.errors import BackendMissing, UsageError
+from mlopt.errors import UsageError
 from mlopt.measuring.protocol import measure, rows
 from mlopt.measuring.run import timed_inputs
 from mlopt.model import bundle as bundles
@@ -25,7 +25,7 @@ def as_artifact(text: str, trust: Trust, given: tuple[TensorSpec, ...], scratch:
     """What a MODEL argument is, as something a worker can open. A live module is written as a bundle first."""
     source = open_model(text, trust)
     if source.format is Format.TENSORRT:
-        raise BackendMissing(f"a runtime for the engine {text}", "nothing yet: measure it with trtexec or tensorrt_rtx")
+        raise UsageError(f"{text}: mlopt builds TensorRT engines and cannot run them yet", "measure it with trtexec or tensorrt_rtx")
     if source.module is not None and source.bundle is not None:
         specs = given or source.inputs
         if not specs:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from mlopt.artifact import Format
-from mlopt.errors import BackendMissing, UsageError
+from mlopt.errors import UsageError
 from mlopt.runtimes.base import Runtime
 
 
 def open_runtime(format: Format, path: Path, *, threads: int = 1, device: str = "cpu", precision: str = "fp32", trust: Any = None) -> Runtime:
-    """Load an artifact that mlopt made, or that the user trusts. Raises `BackendMissing` when its runtime is not here."""
+    """Load an artifact that mlopt made, or that the user trusts. Raises `BackendMissing` when its runtime is not installed, `UsageError` for an engine."""
     if format is Format.MODULE:
         from mlopt.runtimes.torch_runtimes import Eager
 
@@ -29,5 +29,5 @@ def open_runtime(format: Format, path: Path, *, threads: int = 1, device: str = 
 
         return OnnxRuntime(path, threads, device, precision)
     if format is Format.TENSORRT:
-        raise BackendMissing("a runtime for TensorRT engines", "nothing yet: measure the engine with trtexec or tensorrt_rtx")
+        raise UsageError("mlopt builds TensorRT engines and cannot run them yet", "measure the engine with trtexec or tensorrt_rtx")
     raise UsageError(f"no runtime for {format}")
