@@ -11,7 +11,10 @@ from mlopt.runtimes.base import Runtime
 
 
 def open_runtime(format: Format, path: Path, *, threads: int = 1, device: str = "cpu", precision: str = "fp32", trust: Any = None) -> Runtime:
-    """Load an artifact that mlopt made, or that the user trusts. Raises `BackendMissing` when its runtime is not installed, `UsageError` for an engine."""
+    """Load an artifact that mlopt made, or that the user trusts.
+
+    Raises `BackendMissing` when its runtime is not installed, `UsageError` for an engine.
+    """
     if format is Format.MODULE:
         from mlopt.runtimes.torch_runtimes import Eager
 
