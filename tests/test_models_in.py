@@ -118,10 +118,25 @@ def test_code_is_refused_and_not_run(tmp_path: Path) -> None:
     for name in ("zip.pt", "legacy.pt", "inside.pt", "attribute.pt", "raw.pt"):
         with pytest.raises(ModelRefused):
             open_model(str(tmp_path / name), Trust())
+    with pytest.raises(ModelRefused) as refusal:
+        open_model(str(tmp_path / "zip.pt"), Trust())
+    assert "attack" in refusal.value.hint
     # Even with a class allowed, the call beside it is not.
     with pytest.raises(ModelRefused, match=r"posix.system"):
         open_model(str(tmp_path / "attribute.pt"), Trust(allow_class=("recipes.*",)))
     assert not ran.exists()
+
+
+def test_a_class_of_a_script_gets_advice_that_helps(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, torch\nclass Net(torch.nn.Module):\n    pass\ntorch.save(Net(), sys.argv[1])"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "m.pt")], check=True)
+    with pytest.raises(ModelRefused, match=r"__main__.Net") as refusal:
+        open_model(str(tmp_path / "m.pt"), Trust())
+    assert "state_dict" in refusal.value.hint
+    assert "--arch" in refusal.value.hint
 
 
 def test_allowed_names_are_not_called(tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ from mlopt.model import inert
 from mlopt.model.inert import Document, Inert, Storage
 from mlopt.model.trust import FUNCTIONS, Trust, _is_dtype, allowed, narrow_flags, resolve, resolve_class
 
+HOSTILE = frozenset({"os", "posix", "nt", "subprocess", "sys", "builtins", "socket", "shutil", "runpy", "pty", "importlib", "webbrowser", "ctypes"})
+"""Packages whose functions make a pickle an attack; only used to say so, for nothing of them is allowed anyway."""
+
 REFERENCE_ONLY = FUNCTIONS | {"builtins.int", "builtins.float", "builtins.bool", "builtins.str", "builtins.list", "builtins.dict", "builtins.tuple"}
 
 
@@ -22,8 +25,15 @@ def build(document: Document, trust: Trust, path: str) -> Any:
     refused = [name for name in document.globals if not allowed(name, trust)]
     if refused:
         listed = ", ".join(refused)
-        raise ModelRefused(f"{path} names what mlopt will not build unasked: {listed}", f"if you trust them: {narrow_flags(refused)}")
+        raise ModelRefused(f"{path} names what mlopt will not build unasked: {listed}", _advice(refused))
     return _Builder(document, trust, path).value(document.root)
+
+
+def _advice(refused: list[str]) -> str:
+    """What would allow these names; names that no model needs are called what they are."""
+    flags = f"if you trust them: {narrow_flags(refused)}"
+    hostile = [name for name in refused if name.partition(".")[0] in HOSTILE]
+    return f"no model needs {hostile[0]}: this is what an attack looks like; {flags}" if hostile else flags
 
 
 class _Builder:

@@ -101,7 +101,9 @@ def allowed(full: str, trust: Trust) -> bool:
 
 
 def narrow_flags(names: list[str]) -> str:
-    """The narrowest flags that would allow these names."""
+    """The narrowest flags that would allow these names; a class of a script has no module to be found in, whatever is allowed."""
+    if any(name.startswith("__main__.") for name in names):
+        return "none can: the class was defined in a script; save model.state_dict() and give --arch package.module:factory"
     return " ".join(f"--allow-class {name}" for name in names)
 
 

@@ -189,6 +189,8 @@ def _why_not_faster(record: Record) -> list[str]:
     for entry in record["passes"]:
         if entry["metrics"].get("note"):
             out.append(f"{entry['name']}: {entry['metrics']['note']}.")
+        if entry["metrics"].get("why_fixed"):
+            out.append(f"{entry['name']}: {entry['metrics']['why_fixed']}.")
         if entry["metrics"].get("rung_reason"):
             out.append(f"{entry['name']}: {entry['metrics']['rung_reason']}.")
     return out
