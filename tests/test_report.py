@@ -80,6 +80,11 @@ def test_headlines_in_their_order() -> None:
     assert lines[2].startswith("Cost: 1.00 points at most of accuracy (dense 98.00%, lowest 97.00%")
 
 
+def test_every_budget_is_shown_as_realised() -> None:
+    facts = dict(summarise(example()).facts)
+    assert facts["What remains"] == "50.0% of the MACs, 75.0% of the parameters, 75.0% of the bytes, 50.0% of the channels"
+
+
 def test_what_is_smaller_but_not_faster_is_named_with_a_reason() -> None:
     why = summarise(example()).why
     assert any(line.startswith("eager compressed is not faster") for line in why)

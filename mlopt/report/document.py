@@ -251,6 +251,11 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("Model", f"{record['source']['kind']}, SHA-256 {str(record['source']['sha256'])[:16]}"),
         ("Input", "; ".join(f"{s['name']}={','.join(map(str, s['dims']))} {s['dtype']}" for s in record["input"]) or "unknown"),
     ]
+    kept = [(name, row) for name, row in record["compression"].items() if row["before"] and row["after"]]
+    if kept:
+        names = {"macs": "MACs", "params": "parameters"}
+        shares = ", ".join(f"{row['after'] / row['before']:.1%} of the {names.get(name, name)}" for name, row in kept)
+        facts.append(("What remains", shares))
     if record["bench"]:
         rounds = {row["rounds"] for row in record["bench"]}
         facts.append(("Measured", f"{min(rounds)} to {max(rounds)} interleaved rounds, {record['bench'][0]['threads']} thread(s), 95% intervals"))
