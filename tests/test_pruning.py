@@ -182,6 +182,22 @@ def test_recurrent_layers_keep_their_state_and_lose_their_input() -> None:
     result.module(ids).sum().backward()
 
 
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
+def test_computed_weights_are_left_whole_and_the_rest_is_cut(norm) -> None:  # type: ignore[no-untyped-def]
+    module = nn.Sequential(norm(nn.Linear(8, 64)), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))
+    result = prune_module(module, (torch.randn(4, 8),), "macs:0.3")
+    assert result.report.proof.holds
+    assert result.module[0].out_features == 64  # type: ignore[index]
+    assert result.module[2].out_features < 64  # type: ignore[index]
+
+
+def test_a_module_that_cannot_be_copied_says_what_to_do() -> None:
+    module = nn.Sequential(nn.utils.weight_norm(nn.Linear(8, 64)), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))
+    with pytest.raises(mlopt.errors.PassFailed, match="cannot be copied") as error:  # type: ignore[attr-defined]
+        prune_module(module, (torch.randn(4, 8),), "macs:0.3")
+    assert "parametrizations" in error.value.hint
+
+
 def test_control_flow_on_data_is_refused_with_advice(capfd: pytest.CaptureFixture[str]) -> None:
     class Branch(nn.Module):
         def __init__(self) -> None:

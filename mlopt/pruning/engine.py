@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.utils import parametrize
 
 from mlopt.errors import PassFailed
 from mlopt.model.capture import capture
@@ -81,6 +82,7 @@ def analyse(module: nn.Module, inputs: tuple[torch.Tensor, ...], batch: int | No
     flow = propagate(program)
     _unite_aliases(module, flow)
     _pin_recurrent(module, flow)
+    _pin_computed(module, flow)
     size = batch if batch is not None else (int(inputs[0].shape[0]) if inputs and inputs[0].ndim else 1)
     return Analysis(module, flow, find_groups(flow), max(1, size))
 
@@ -105,6 +107,20 @@ def _pin_recurrent(module: nn.Module, flow: Propagation) -> None:
                 for dim, labels in enumerate(flow.weights.get(name, [])):
                     if not (dim == 1 and name.rpartition(".")[2].startswith("weight_ih_l0")):
                         flow.pin(labels)
+
+
+def _pin_computed(module: nn.Module, flow: Propagation) -> None:
+    """Weights that a parametrization or a pre-forward hook computes from others (weight_norm, spectral_norm) are left whole.
+
+    Masking such a weight's source gives 0/0 or another norm, so a cut could not be proved.
+    """
+    for path, child in module.named_modules():
+        if parametrize.is_parametrized(child) or child._forward_pre_hooks:
+            prefix = f"{path}." if path else ""
+            for name, dims in flow.weights.items():
+                local = name.removeprefix(prefix)
+                if name.startswith(prefix) and (local.startswith("parametrizations.") or "." not in local):
+                    flow.pin(*dims)
 
 
 def prune_module(
@@ -212,7 +228,14 @@ def _cut(found: Analysis, dropped: NDArray[np.bool_], inputs: tuple[torch.Tensor
 def share_copy(module: nn.Module) -> nn.Module:
     """A deep copy whose tensors are the original's: surgery replaces tensors and never writes into them."""
     memo = {id(tensor): tensor for _, _, _, tensor in holders(module)}
-    return copy.deepcopy(module, memo)
+    try:
+        return copy.deepcopy(module, memo)
+    except Exception as error:  # whatever an attribute of the user's module makes of being copied
+        lines = str(error).strip().splitlines()
+        raise PassFailed(
+            f"{type(module).__name__} cannot be copied: {lines[0] if lines else type(error).__name__}",
+            "torch.nn.utils.weight_norm is one cause: use torch.nn.utils.parametrizations.weight_norm",
+        ) from error
 
 
 def own_tensors(module: nn.Module, foreign: Iterable[torch.Tensor]) -> None:
