@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, Literal
 
 from mlopt.errors import UnknownBackend, UsageError
 from mlopt.recipe import Aoti, Bench, Distill, Finetune, Model, Onnx, Prune, Quantize, Recipe, TensorRT, TorchScript
@@ -18,6 +19,12 @@ def _check(kind: str, values: tuple[str, ...], known: tuple[str, ...]) -> None:
             if kind == "--export":
                 raise UnknownBackend(value, known)
             raise UsageError(f"{kind} {value} is not known", f"choose from {', '.join(known)}")
+
+
+def tensorrt_flavours() -> list[Literal["rtx", "tensorrt"]]:
+    """An engine for each TensorRT that is installed; RTX, with its install line, when none is."""
+    packages: dict[Literal["rtx", "tensorrt"], str] = {"rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
+    return [flavour for flavour, package in packages.items() if find_spec(package) is not None] or ["rtx"]
 
 
 def check_amount(text: str) -> None:
@@ -88,7 +95,7 @@ def build_recipe(
         steps.append(Aoti())
     if tensorrt:
         source = "int8" if "int8" in quantize else "fp16" if "fp16" in quantize else "fp32"
-        steps.append(TensorRT(source=source))
+        steps += [TensorRT(flavour=flavour, source=source) for flavour in tensorrt_flavours()]
     if not steps:
         raise UsageError("there is nothing to do", "give at least one of --prune, --finetune, --distill, --quantize, --export")
     return Recipe(

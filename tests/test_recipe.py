@@ -127,6 +127,16 @@ def test_compress_builds_the_recipe_that_the_contract_names() -> None:
         build_recipe(Model(path="m.pt"))
 
 
+@pytest.mark.parametrize(
+    ("installed", "made"),
+    [((), ["rtx"]), (("tensorrt_rtx",), ["rtx"]), (("tensorrt",), ["tensorrt"]), (("tensorrt", "tensorrt_rtx"), ["rtx", "tensorrt"])],
+)
+def test_one_engine_for_each_tensorrt_that_is_installed(monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], made: list[str]) -> None:
+    monkeypatch.setattr("mlopt.synthesis.find_spec", lambda name: name if name in installed else None)
+    recipe = build_recipe(Model(path="m.pt"), export=("tensorrt",))
+    assert [step.flavour for step in recipe.passes if step.pass_ == "tensorrt"] == made
+
+
 def test_datacenter_tensorrt_is_named_when_missing() -> None:
     from importlib.util import find_spec
 
