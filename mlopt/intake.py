@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from mlopt.artifact import Artifact, Format, TensorSpec
 from mlopt.data import DataSet, load_data
 from mlopt.errors import MloptError, PassFailed
@@ -36,6 +38,7 @@ def take_in(recipe: Recipe, trust: Trust, store: Store, data: DataSet | None) ->
 
     The module itself is let go: every pass reads what it needs from the store, and a large model must not stay for all of them.
     """
+    torch.manual_seed(recipe.seed)  # a factory draws its weights: the same recipe must draw the same ones
     source = open_model(recipe.model.path, trust)
     if source.format is Format.ONNX:
         from mlopt.model.onnx_file import check_onnx, input_specs
