@@ -16,6 +16,7 @@ from mlopt.data import Data, DataSet, adopt, load_data
 from mlopt.errors import UsageError
 from mlopt.measuring.files import as_artifact, bench_side_by_side
 from mlopt.model import bundle
+from mlopt.model.inputs import specs_of_tensors
 from mlopt.model.sources import adopt as adopt_module
 from mlopt.model.trust import Trust
 from mlopt.pipeline import Pipeline, Run
@@ -31,14 +32,6 @@ Tensors = torch.Tensor | Sequence[torch.Tensor]
 
 def _tuple(inputs: Tensors) -> tuple[torch.Tensor, ...]:
     return (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
-
-
-def _specs(tensors: tuple[torch.Tensor, ...]) -> tuple[TensorSpec, ...]:
-    """Their signature, the batch dynamic."""
-    return tuple(
-        TensorSpec("x" if i == 0 else f"x{i}", ("batch", *map(int, tensor.shape[1:])), str(tensor.dtype).removeprefix("torch."))
-        for i, tensor in enumerate(tensors)
-    )
 
 
 def own_classes(model: nn.Module) -> set[str]:
@@ -83,7 +76,7 @@ def prune(
     cannot be proved.
     """
     tensors = _tuple(inputs)
-    loaded = _data(data, _specs(tensors))
+    loaded = _data(data, specs_of_tensors(tensors))
     train = loaded.train if loaded is not None else None
     try:
         pruned = prune_module(
@@ -189,7 +182,7 @@ def bench(
 
     `inputs`: example tensors, batch first, from which the shapes are taken; not needed when a model knows its own. Raises `UsageError`.
     """
-    specs = () if inputs is None else _specs(_tuple(inputs))
+    specs = () if inputs is None else specs_of_tensors(_tuple(inputs))
     base = trust or Trust()
     own = {name for model in models if isinstance(model, nn.Module) for name in own_classes(model)}
     allowed = Trust(base.arch, base.arch_args, (*base.allow_class, *sorted(own)), base.trust_code)

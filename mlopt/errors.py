@@ -20,6 +20,11 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says in its first line; empty when it says nothing."""
+    return (str(error).strip().splitlines() or [""])[0]
+
+
 class MloptError(Exception):
     """Base of every deliberate error; `str()` is the message, `hint` the next step (may be empty)."""
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from mlopt.artifact import Artifact, Format, TensorSpec
+from mlopt.artifact import Artifact, Format
 from mlopt.data import DataSet, load_data
 from mlopt.errors import MloptError, PassFailed
 from mlopt.model import bundle as bundles
-from mlopt.model.inputs import check_runs, infer, parse_spec
+from mlopt.model.inputs import check_runs, infer, parse_spec, specs_of_tensors
 from mlopt.model.sources import open_model
 from mlopt.model.trust import Trust
 from mlopt.recipe import Model, Recipe
@@ -55,8 +55,9 @@ def take_in(recipe: Recipe, trust: Trust, store: Store, data: DataSet | None) ->
     if not specs and bundle.inputs:
         specs, how = bundle.inputs, "from the bundle"
     loaded = data or load_data(recipe.data, specs)
-    if not specs and loaded.any_part() is not None:
-        specs, how = specs_of(loaded), "from the data's first batch"
+    part = loaded.any_part()
+    if not specs and part is not None:
+        specs, how = specs_of_tensors(part.take(2)[0]), "from the data's first batch"
     if specs:
         check_runs(module, specs)
     else:
@@ -112,14 +113,3 @@ def copy_onnx(path: Path, stage: Path) -> None:
     for name in {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}:
         (stage / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path.parent / name, stage / name)
-
-
-def specs_of(data: DataSet) -> tuple[TensorSpec, ...]:
-    """Input specs of a data set's first batch, the batch dimension dynamic."""
-    part = data.any_part()
-    assert part is not None
-    inputs, _ = part.take(2)
-    return tuple(
-        TensorSpec("x" if i == 0 else f"x{i}", ("batch", *map(int, tensor.shape[1:])), str(tensor.dtype).removeprefix("torch."))
-        for i, tensor in enumerate(inputs)
-    )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mlopt.errors import PassFailed
+from mlopt.errors import PassFailed, first_line
 from mlopt.quiet import quiet
 
 
@@ -56,8 +56,7 @@ def capture(
             decomposed: torch.export.ExportedProgram = program.run_decompositions(table)
             return decomposed
         except Exception as error:
-            first = str(error).strip().splitlines()
             raise PassFailed(
-                f"torch.export cannot capture {type(module).__name__}: {type(error).__name__}: {first[0] if first else ''}",
+                f"torch.export cannot capture {type(module).__name__}: {type(error).__name__}: {first_line(error)}",
                 "data-dependent `if` or `.item()` in forward is the usual cause; rewrite it with torch.where or torch.cond",
             ) from error

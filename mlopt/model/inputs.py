@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mlopt.artifact import TensorSpec
-from mlopt.errors import UsageError
+from mlopt.errors import UsageError, first_line
 from mlopt.model.capture import evaluating
 
 IMAGE_SIZES = (224, 32, 28, 64, 16, 8, 96, 128, 256, 299, 384)
@@ -62,9 +62,16 @@ def runs(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> str:
         try:
             module(*inputs)
         except Exception as error:  # whatever a user's forward raises
-            lines = str(error).strip().splitlines()
-            return f"{type(error).__name__}: {lines[0] if lines else ''}"
+            return f"{type(error).__name__}: {first_line(error)}"
     return ""
+
+
+def specs_of_tensors(tensors: Iterable[torch.Tensor]) -> tuple[TensorSpec, ...]:
+    """The signature of example tensors, the batch dimension dynamic."""
+    return tuple(
+        TensorSpec("x" if i == 0 else f"x{i}", ("batch", *map(int, tensor.shape[1:])), str(tensor.dtype).removeprefix("torch."))
+        for i, tensor in enumerate(tensors)
+    )
 
 
 def check_runs(module: nn.Module, specs: tuple[TensorSpec, ...]) -> None:

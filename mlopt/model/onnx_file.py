@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlopt.artifact import TensorSpec
-from mlopt.errors import BackendMissing, ModelRefused
+from mlopt.errors import BackendMissing, ModelRefused, first_line
 
 ELEMENT_TYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64", 16: "bfloat16"}
 
@@ -29,7 +29,7 @@ def check_onnx(path: Path) -> Any:
         model = onnx.load(str(path), load_external_data=False)
         onnx.checker.check_model(str(path))
     except Exception as error:
-        line = (str(error).strip().splitlines() or [""])[0][:200]
+        line = first_line(error)[:200]
         raise ModelRefused(f"{path} is not a valid ONNX model: {line}", "export it again") from error
     for tensor in all_tensors(model):
         for entry in tensor.external_data:

@@ -47,9 +47,6 @@ class Source:
         return self.module, self.bundle
 
 
-FORMATS = {".onnx": Format.ONNX, ".engine": Format.TENSORRT, ".pt2": Format.AOTI}
-
-
 def open_model(text: str, trust: Trust) -> Source:
     """Load MODEL: see the table in the README. Raises `UsageError` or `ModelRefused`, each with the narrowest flag that would help."""
     path = Path(text)

@@ -12,7 +12,7 @@ import torch
 from mlopt import recipe
 from mlopt.artifact import Artifact, Format
 from mlopt.context import RunContext
-from mlopt.errors import BackendMissing, PassFailed
+from mlopt.errors import BackendMissing, PassFailed, first_line
 from mlopt.model import bundle
 from mlopt.model.capture import plain_attention
 from mlopt.model.inputs import dynamic_shapes, synthetic
@@ -39,6 +39,6 @@ class AotiPass:
                 program = torch.export.export(module, synthetic(artifact.inputs), dynamic_shapes=dynamic_shapes(artifact.inputs), strict=False)
                 torch._inductor.aoti_compile_and_package(program, package_path=str(stage / FILE))
             except Exception as error:
-                line = (str(error).strip().splitlines() or [""])[0]
+                line = first_line(error)
                 raise PassFailed(f"AOTInductor cannot compile the model: {type(error).__name__}: {line}", "leave out aoti") from error
         return PassResult(Artifact(FILE, Format.AOTI, stage, FILE, "", artifact.inputs), {"summary": "compiled"})

@@ -12,7 +12,7 @@ from torch import nn
 from mlopt import recipe
 from mlopt.artifact import Artifact, Format, TensorSpec
 from mlopt.context import RunContext
-from mlopt.errors import BackendMissing, PassFailed
+from mlopt.errors import BackendMissing, PassFailed, first_line
 from mlopt.model import bundle
 from mlopt.model.capture import plain_attention
 from mlopt.model.inputs import dynamic_shapes, fixed, synthetic
@@ -43,14 +43,14 @@ class OnnxPass:
         try:
             self._export(module, specs, stage / FILE)
         except Exception as error:  # torch.export and the exporter raise their own many kinds
-            line = (str(error).strip().splitlines() or [""])[0]
+            line = first_line(error)
             if dynamic_shapes(specs) is None:
                 raise PassFailed(f"the model cannot be exported to ONNX: {type(error).__name__}: {line}", "look at the operator it names") from error
             specs, why = fixed(specs), f"dynamic dimensions were refused ({line}); exported at {'; '.join(map(str, fixed(specs)))}"
             try:
                 self._export(module, specs, stage / FILE)
             except Exception as again:
-                line = (str(again).strip().splitlines() or [""])[0]
+                line = first_line(again)
                 raise PassFailed(f"the model cannot be exported to ONNX: {type(again).__name__}: {line}", "look at the operator it names") from again
         made = Artifact(FILE, Format.ONNX, stage, FILE, "", specs)
         shape = "dynamic " + ", ".join(sorted({d for s in specs for d in s.dims if isinstance(d, str)})) if dynamic_shapes(specs) else "fixed shape"

@@ -11,7 +11,7 @@ import torch
 from mlopt import recipe
 from mlopt.artifact import Artifact, Format
 from mlopt.context import RunContext
-from mlopt.errors import PassFailed
+from mlopt.errors import PassFailed, first_line
 from mlopt.model import bundle
 from mlopt.model.capture import plain_attention
 from mlopt.passes.base import PassResult
@@ -42,7 +42,7 @@ class TorchScriptPass:
                 try:
                     program = torch.jit.freeze(torch.jit.trace(module, inputs, check_trace=False))  # type: ignore[no-untyped-call]
                 except Exception as failure:
-                    line = (str(failure).strip().splitlines() or [""])[0]
+                    line = first_line(failure)
                     raise PassFailed(f"TorchScript can neither script nor trace the model: {line}", "leave out torchscript") from failure
             # Through memory: torch.jit.save ends the whole process when a disk is full.
             (stage / FILE).write_bytes(program.save_to_buffer())

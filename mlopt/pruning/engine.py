@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.utils import parametrize
 
-from mlopt.errors import PassFailed
+from mlopt.errors import PassFailed, first_line
 from mlopt.model.capture import capture
 from mlopt.pruning import mend
 from mlopt.pruning.budget import Amount, Widths, choose, solve
@@ -216,8 +216,7 @@ def _cut(found: Analysis, dropped: NDArray[np.bool_], inputs: tuple[torch.Tensor
         try:
             proof = prove(found.module, pruned, surgery, inputs)
         except Exception as error:  # whatever forward raises when a size does not fit
-            lines = str(error).strip().splitlines()
-            problem = problem or f"{type(error).__name__}: {lines[0] if lines else ''}"
+            problem = problem or f"{type(error).__name__}: {first_line(error)}"
             continue
         if proof.holds:
             return pruned, surgery, proof
@@ -231,9 +230,8 @@ def share_copy(module: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(module, memo)
     except Exception as error:  # whatever an attribute of the user's module makes of being copied
-        lines = str(error).strip().splitlines()
         raise PassFailed(
-            f"{type(module).__name__} cannot be copied: {lines[0] if lines else type(error).__name__}",
+            f"{type(module).__name__} cannot be copied: {first_line(error) or type(error).__name__}",
             "torch.nn.utils.weight_norm is one cause: use torch.nn.utils.parametrizations.weight_norm",
         ) from error
 

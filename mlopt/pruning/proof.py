@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mlopt.model.bundle import canonical
 from mlopt.model.capture import evaluating, plain_attention
 from mlopt.pruning.surgery import Surgery, cut_tensor, holders
 
@@ -71,12 +72,7 @@ def lively(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def prove(dense: nn.Module, pruned: nn.Module, surgery: Surgery, inputs: tuple[torch.Tensor, ...]) -> Proof:
     """Run both on real inputs. Raises whatever the pruned module raises: a size that was not mended, usually."""
-    state: dict[str, torch.Tensor] = {}
-    seen: set[int] = set()
-    for name, _, _, tensor in holders(dense):
-        if id(tensor) not in seen:  # a shared tensor goes under its first name, and functional_call ties the others
-            seen.add(id(tensor))
-            state[name] = tensor
+    state = canonical(dense)  # a shared tensor goes under its first name, and functional_call ties the others
     alive = {name: tensor for name, tensor in lively(state).items() if not name.endswith("bias")}
     named = {name: tensor for name, _, _, tensor in holders(dense)}
     by_id = {id(named[name]): keeps for name, keeps in surgery.weights.items()}

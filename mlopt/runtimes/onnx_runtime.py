@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlopt.errors import BackendMissing, UsageError
+from mlopt.errors import BackendMissing, UsageError, first_line
 from mlopt.runtimes.base import Arrays
 
 INSTALL = "pip install 'mlopt[cpu]'"
@@ -53,7 +53,7 @@ class OnnxRuntime:
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=providers, disabled_optimizers=disabled)
         except Exception as error:  # onnxruntime raises its own many kinds
-            line = (str(error).strip().splitlines() or [""])[0][:300]
+            line = first_line(error)[:300]
             raise UsageError(f"ONNX Runtime cannot load {path.name}: {line}", "look at the node it names with `mlopt view`") from error
         self.provider = self._session.get_providers()[0]
         if self.provider != wanted:

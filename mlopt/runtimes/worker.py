@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mlopt.artifact import Format
-from mlopt.errors import MloptError
+from mlopt.errors import MloptError, first_line
 from mlopt.processes import die_with_parent
 from mlopt.runtimes.base import Runtime
 from mlopt.runtimes.opening import open_runtime
@@ -112,8 +112,7 @@ def main() -> None:
         except MloptError as error:
             answer = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
         except Exception as error:  # whatever a runtime raises belongs to the parent
-            lines = str(error).strip().splitlines()
-            answer = {"error": f"{type(error).__name__}: {lines[0] if lines else ''}"}
+            answer = {"error": f"{type(error).__name__}: {first_line(error)}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
