@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from mlopt.model.inputs import specs_of_tensors
 from mlopt.model.sources import adopt as adopt_module
 from mlopt.model.trust import Trust
 from mlopt.pipeline import Pipeline, Run
-from mlopt.pruning.engine import Declined, Pruned, prune_module
+from mlopt.pruning.engine import Declined, Options, Pruned, prune_module
 from mlopt.recipe import Model, Recipe
 from mlopt.store import Store
 from mlopt.synthesis import build_recipe
@@ -28,10 +29,26 @@ from mlopt.training.loop import recalibrate_batch_norm
 from mlopt.training.objectives import taylor_losses
 
 Tensors = torch.Tensor | Sequence[torch.Tensor]
+Inputs = torch.Tensor | Sequence[torch.Tensor | None] | Mapping[str, torch.Tensor]
+"""Example inputs: one tensor, positional tensors (None where an argument is left out), or tensors by argument name."""
 
 
 def _tuple(inputs: Tensors) -> tuple[torch.Tensor, ...]:
     return (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
+
+
+def _positional(module: nn.Module, inputs: Inputs) -> tuple[Any, ...]:
+    """Inputs in the order of `forward`, with defaults in the gaps. Raises `UsageError` for a name that it does not have."""
+    if isinstance(inputs, torch.Tensor):
+        return (inputs,)
+    if not isinstance(inputs, Mapping):
+        return tuple(inputs)
+    parameters = inspect.signature(module.forward).parameters
+    unknown = sorted(set(inputs) - set(parameters))
+    if unknown:
+        raise UsageError(f"{type(module).__name__}.forward has no argument {', '.join(unknown)}", f"it takes {', '.join(parameters)}")
+    last = max(list(parameters).index(name) for name in inputs)
+    return tuple(inputs.get(name, parameter.default) for name, parameter in list(parameters.items())[: last + 1])
 
 
 def own_classes(model: nn.Module) -> set[str]:
@@ -60,7 +77,7 @@ def load(path: str | Path, *, arch: str | None = None, allow_class: Sequence[str
 
 def prune(
     module: nn.Module,
-    inputs: Tensors,
+    inputs: Inputs,
     amount: str | float = "macs:0.5",
     data: Data | str | None = None,
     *,
@@ -68,25 +85,24 @@ def prune(
     spread: str = "uniform",
     round_to: int = 8,
     floor: float = 0.1,
+    keep: Sequence[str] = (),
+    seed: int = 0,
 ) -> Pruned:
-    """Cut a copy of `module` to a named budget, and prove it on `inputs` (positional tensors, batch first).
+    """Cut a copy of `module` to a named budget, and prove it on `inputs` (batch first).
 
     With `data`, batch-norm statistics are estimated again on its training part; `importance="taylor"` needs its labels.
     Returns `Pruned(module, plan, report)`. Raises `UsageError` for a bad amount or when there is nothing to cut, `PassFailed` when the result
     cannot be proved.
     """
-    tensors = _tuple(inputs)
-    loaded = _data(data, specs_of_tensors(tensors))
+    tensors = _positional(module, inputs)
+    loaded = _data(data, specs_of_tensors(tuple(tensor for tensor in tensors if isinstance(tensor, torch.Tensor))))
     train = loaded.train if loaded is not None else None
     try:
         pruned = prune_module(
             module,
             tensors,
             str(amount),
-            importance=importance,
-            spread=spread,
-            round_to=round_to,
-            floor=floor,
+            Options(importance, spread, round_to, floor, tuple(keep), seed),
             losses=taylor_losses(module, train) if importance == "taylor" else (),
         )
     except Declined as declined:

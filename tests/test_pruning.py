@@ -12,7 +12,7 @@ from mlopt.errors import UsageError
 from mlopt.model import bundle
 from mlopt.model.sources import adopt
 from mlopt.model.trust import Trust
-from mlopt.pruning.engine import Declined, prune_module
+from mlopt.pruning.engine import Declined, Options, prune_module
 from mlopt.pruning.proof import prove
 from mlopt.pruning.surgery import Surgery, apply, plan_weights
 from recipes.networks import byte_lm, digits_resnet, digits_vit
@@ -289,7 +289,7 @@ def test_importance_keeps_what_matters(spread: str, importance: str) -> None:
         module[0].weight[useless] *= 1e-3
         module[2].weight[:, useless] *= 1e-3
     x, y = torch.randn(64, 4), torch.randint(0, 3, (64,))
-    result = prune_module(module, (x,), "channels:0.5", importance=importance, spread=spread, losses=[lambda: F.cross_entropy(module(x), y)])
+    result = prune_module(module, (x,), "channels:0.5", Options(importance, spread), [lambda: F.cross_entropy(module(x), y)])
     keeps = result.plan.weights["0.weight"][0]
     assert keeps == [i for i in range(32) if i % 2]
     assert all(p.grad is None for p in module.parameters())

@@ -1,6 +1,6 @@
 """The bundle: a module as a directory without pickle.
 
-    model.json            how the dense module is rebuilt (factory, or structure), and its input specs
+    model.json            how the dense module is rebuilt (factory, structure or graph), and its input specs
     surgery.json          what was cut since, in order
     weights.safetensors   every parameter and buffer of the module as it is now
 
@@ -21,7 +21,7 @@ from torch import nn
 
 from mlopt.artifact import TensorSpec
 from mlopt.errors import ModelRefused, UsageError
-from mlopt.model import structure
+from mlopt.model import graph, structure
 from mlopt.model.trust import Trust, resolve_factory
 from mlopt.pruning.surgery import Surgery, apply, holders, relink
 
@@ -30,7 +30,8 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a bundle knows besides its weights. `origin`: `{"factory": ..., "arguments": {...}}` or `{"structure": {...}}`."""
+    """What a bundle knows besides its weights. `origin`: `{"factory": ..., "arguments": {...}}`, `{"structure": {...}}` or
+    `{"graph": {...}}`."""
 
     origin: dict[str, Any]
     inputs: tuple[TensorSpec, ...]
@@ -39,6 +40,13 @@ class Bundle:
     def cut(self, surgery: Surgery) -> Bundle:
         """The same bundle with one more surgery."""
         return Bundle(self.origin, self.inputs, (*self.surgeries, surgery))
+
+
+def origin_of(module: nn.Module) -> dict[str, Any]:
+    """How a live module is rebuilt without its code: as a graph if it is one, else as the tree of its classes."""
+    if isinstance(module, torch.fx.GraphModule):
+        return {"graph": graph.describe(module)}
+    return {"structure": structure.describe(module)}
 
 
 def canonical(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -73,7 +81,7 @@ def read_head(directory: Path) -> Bundle:
         for data in (head, cuts):
             if data["schema_version"] > SCHEMA_VERSION:
                 raise ModelRefused(f"{directory} was written by a newer mlopt (schema {data['schema_version']})", "upgrade mlopt")
-        origin = {key: head[key] for key in ("factory", "arguments", "structure") if key in head}
+        origin = {key: head[key] for key in ("factory", "arguments", "structure", "graph") if key in head}
         inputs = tuple(TensorSpec.from_json(spec) for spec in head["inputs"])
         return Bundle(origin, inputs, tuple(Surgery(**data) for data in cuts["surgeries"]))
     except OSError as error:
@@ -89,7 +97,7 @@ def read(directory: Path, trust: Trust) -> tuple[nn.Module, Bundle]:
         reference = str(bundle.origin["factory"])
         if trust.arch != reference and not trust.named(reference.replace(":", ".")) and not trust.trust_code:
             raise ModelRefused(f"{directory} is rebuilt by calling {reference}", f"if you trust it: --arch {reference}")
-    else:
+    elif "structure" in bundle.origin:
         structure.check(bundle.origin, trust, str(directory))
     try:
         weights = load_file(directory / "weights.safetensors")
@@ -114,6 +122,9 @@ def read(directory: Path, trust: Trust) -> tuple[nn.Module, Bundle]:
 
 
 def _dense(bundle: Bundle, trust: Trust, meta: bool) -> nn.Module:
+    if "graph" in bundle.origin:
+        with torch.device("meta"):
+            return graph.rebuild(bundle.origin["graph"], "the bundle")
     if "structure" in bundle.origin:
         return structure.rebuild(bundle.origin["structure"], trust)
     if meta:

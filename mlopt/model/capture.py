@@ -36,9 +36,33 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
             child.training = mode
 
 
+@contextlib.contextmanager
+def no_cache(module: nn.Module) -> Iterator[None]:
+    """Networks of the transformers library return a cache of keys and values unless told not to; no graph can hold it."""
+    configs = {id(config): config for child in module.modules() if (config := getattr(child, "config", None)) is not None}
+    caching = [config for config in configs.values() if getattr(config, "use_cache", None) is True]
+    for config in caching:
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        for config in caching:
+            config.use_cache = True
+
+
+def batch_is_free(module: nn.Module, inputs: tuple[Any, ...], keep: Callable[[str], bool]) -> torch.export.ExportedProgram:
+    """A capture whose first dimension of every input may be any size, if the model allows. Raises `PassFailed`."""
+
+    def two(x: Any) -> Any:  # a size of one is taken as fixed
+        return torch.cat([x, x]) if isinstance(x, torch.Tensor) and x.ndim and x.shape[0] == 1 else x
+
+    shapes = tuple({0: torch.export.Dim.AUTO} if isinstance(x, torch.Tensor) and x.ndim else None for x in inputs)
+    return capture(module, tuple(two(x) for x in inputs), keep, shapes)
+
+
 def capture(
     module: nn.Module,
-    inputs: tuple[torch.Tensor, ...],
+    inputs: tuple[Any, ...],
     keep: Callable[[str], bool] = lambda name: False,
     dynamic_shapes: Any = None,
 ) -> torch.export.ExportedProgram:
@@ -46,7 +70,7 @@ def capture(
 
     `inputs` are positional. Raises `PassFailed` with torch.export's own words when the model cannot be captured.
     """
-    with evaluating(module), plain_attention(), quiet():
+    with evaluating(module), plain_attention(), no_cache(module), quiet():
         try:
             program = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes, strict=False)
             table = torch.export.default_decompositions()

@@ -11,7 +11,7 @@ from mlopt.artifact import Artifact, Format
 from mlopt.context import RunContext
 from mlopt.model import bundle
 from mlopt.passes.base import PassResult
-from mlopt.pruning.engine import Declined, prune_module
+from mlopt.pruning.engine import Declined, Options, prune_module
 from mlopt.training.loop import recalibrate_batch_norm
 from mlopt.training.objectives import taylor_losses
 
@@ -41,11 +41,8 @@ class PrunePass:
                 module,
                 inputs,
                 self.config.amount,
-                importance=self.config.importance,
-                spread=self.config.spread,
-                round_to=self.config.round_to,
-                floor=self.config.floor,
-                losses=losses,
+                Options(self.config.importance, self.config.spread, self.config.round_to, self.config.floor),
+                losses,
             )
         except Declined as declined:
             return PassResult(artifact, declined=declined.reason)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mlopt.errors import UsageError
 from mlopt.pruning.coupling import Counter, Counts, Group
+from mlopt.pruning.propagation import Propagation
 
 METRICS = ("macs", "params", "channels")
 FEW = 64
@@ -54,6 +55,9 @@ class Widths:
     asked: float
     reached: float
     floor: float
+    unrounded: float
+    ideal: NDArray[np.float64]
+    """What would be kept without rounding, and the share of the metric that would remain."""
 
 
 def allowed(group: Group, round_to: int, floor: float) -> NDArray[np.int64]:
@@ -112,7 +116,8 @@ def solve(
     kept = at(index)
     reached = measure(counter.of_widths(kept)) / dense
     lowest = measure(counter.of_widths(least)) / dense
-    return Widths(kept.astype(np.int64), 1.0 - amount.remove, reached, lowest)
+    unrounded = measure(counter.of_widths(ideal)) / dense
+    return Widths(kept.astype(np.int64), 1.0 - amount.remove, reached, lowest, unrounded, ideal)
 
 
 def _mend_rounding(
@@ -151,10 +156,16 @@ def _mend_rounding(
     return index
 
 
-def choose(groups: list[Group], scores: list[NDArray[np.float64]], widths: Widths, size: int) -> NDArray[np.bool_]:
-    """Which labels go: in each group the lowest scores, ties by position. Shape `(size,)`, true where cut."""
-    dropped = np.zeros(size, dtype=bool)
+def choose(groups: list[Group], scores: list[NDArray[np.float64]], widths: Widths, flow: Propagation) -> NDArray[np.bool_]:
+    """Which labels go: in each group the lowest scores, ties by position; true where cut. No dimension of any tensor is left empty."""
+    dropped = np.zeros(len(flow.labels), dtype=bool)
+    rank = np.zeros(len(flow.labels))
     for group, score, kept in zip(groups, scores, widths.kept.tolist(), strict=True):
         order = np.argsort(score, kind="stable")
         dropped[group.classes[order[: len(group.classes) - kept]]] = True
+        rank[group.classes] = score
+    for labels in flow.dimensions():
+        roots = flow.labels.find(labels)
+        if len(roots) and dropped[roots].all():
+            dropped[roots[rank[roots].argmax()]] = False
     return dropped

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from mlopt.pruning.propagation import RULES, Propagation, Term
 assert rules.__all__  # importing the package fills RULES
 
 MAX_ROUNDS = 4
+MAX_WALKS = 120
 
 
 def has_rule(name: str) -> bool:
@@ -29,7 +30,7 @@ class Group:
     """Channels that compete with each other: one width of the network.
 
     `classes`: one label root per channel (or head); cutting it removes every index that carries it. `unit`: how many indices of the
-    narrowest weight dimension one class covers (1 for a channel, the head width for a head).
+    narrowest dimension of a matrix product or convolution one class covers (1 for a channel, the head width for a head).
     """
 
     name: str
@@ -51,25 +52,38 @@ def live_weight(flow: Propagation) -> float:
     return total
 
 
-def propagate(program: torch.export.ExportedProgram) -> Propagation:
+def propagate(program: torch.export.ExportedProgram, soft: bool = False, facts: Callable[[Propagation], None] | None = None) -> Propagation:
     """Walk the graph, and choose at every kind of split site the factor that leaves most to cut.
 
     Sites written by the same class with the same factors are decided together, last in the graph first; a change is kept only if more
     of the network becomes cuttable. This is what finds that heads can be cut where head widths cannot.
+    `soft`: as in `Propagation`. `facts`: what else unites or pins labels, applied to every walk.
     """
+
+    def walk(choices: dict[tuple[str, tuple[int, ...], int], int]) -> Propagation:
+        flow = Propagation(program, choices, soft)
+        if facts is not None:
+            facts(flow)
+        return flow
+
     choices: dict[tuple[str, tuple[int, ...], int], int] = {}
-    best = Propagation(program, dict(choices))
+    best = walk(dict(choices))
     score = live_weight(best)
+    walks = 0
     for _ in range(MAX_ROUNDS):
         improved = False
         sites = {site.key: len(site.options) for site in reversed(best.sites.values()) if not best.labels.live(site.labels)}
-        for key, options in sites.items():
-            for _ in range(1, options):
-                trial = {**choices, key: choices.get(key, 0) + 1}
-                flow = Propagation(program, trial)
-                if live_weight(flow) > score:
-                    best, score, choices, improved = flow, live_weight(flow), trial, True
-                    break
+        every = dict.fromkeys(site.key for site in reversed(best.sites.values()))
+        # Queries have more heads than keys where they are grouped: all sites of such a class change together or not at all.
+        together = [[key for key in every if key[0] == owner] for owner in dict.fromkeys(key[0] for key in sites)]
+        alone = [[key] for key, options in sites.items() for _ in range(1, options)]
+        for keys in [*(keys for keys in together if len(keys) > 1), *alone]:
+            if walks >= MAX_WALKS:
+                return best
+            trial = {**choices, **{key: choices.get(key, 0) + 1 for key in keys}}
+            flow, walks = walk(trial), walks + 1
+            if live_weight(flow) > score:
+                best, score, choices, improved = flow, live_weight(flow), trial, True
         if not improved:
             return best
     return best
@@ -94,23 +108,42 @@ def find_groups(flow: Propagation, pinned: Iterable[int] = ()) -> list[Group]:
             together[top(root)] = top(roots[0])
     unit: dict[int, int] = {}
     name_of: dict[int, str] = {}
+    places: dict[int, list[tuple[str, int]]] = {}
+    multiplied = {id(dim) for term in flow.macs for dim in term.dims}
     for name, dims in flow.weights.items():
         for position, dim in enumerate(dims):
             found, counts = np.unique(flow.labels.find(dim), return_counts=True)
             for root, count in zip(found.tolist(), counts.tolist(), strict=True):
                 if root in order:
-                    unit[root] = min(unit.get(root, count), count)
+                    places.setdefault(root, []).append((name, position))
+                    if id(dim) in multiplied:  # a table of position biases has one column a head, and no width to round
+                        unit[root] = min(unit.get(root, count), count)
                     if position == 0 and len(dims) > 1:
                         name_of.setdefault(root, name)
     members: dict[int, list[int]] = {}
     for root in order:
         members.setdefault(top(root), []).append(root)
     groups = []
-    for roots in members.values():
-        if len(roots) > 1:
-            name = next((name_of[root] for root in roots if root in name_of), order[roots[0]])
-            groups.append(Group(name, np.array(sorted(roots), dtype=np.int64), min(unit.get(root, 1) for root in roots)))
+    for united in members.values():
+        for roots in _alike(united, places):
+            if len(roots) > 1:
+                name = next((name_of[root] for root in roots if root in name_of), order[roots[0]])
+                groups.append(Group(name, np.array(sorted(roots), dtype=np.int64), min(unit.get(root, 1) for root in roots)))
     return groups
+
+
+MIN_PART = 32
+"""Channels of one producer that are read in different places are ranked apart, if each part has this many."""
+
+
+def _alike(roots: list[int], places: dict[int, list[tuple[str, int]]]) -> list[list[int]]:
+    """Channels compete only with those that live in the same weights: a query and a gate from one linear layer do not."""
+    parts: dict[tuple[tuple[str, int], ...], list[int]] = {}
+    for root in roots:
+        parts.setdefault(tuple(places.get(root, ())), []).append(root)
+    large = [part for part in parts.values() if len(part) >= MIN_PART]
+    small = [root for part in parts.values() if len(part) < MIN_PART for root in part]
+    return [*large, small] if small else large
 
 
 @dataclass(frozen=True)
@@ -141,9 +174,8 @@ class Counter:
         def compile_terms(terms: Iterable[Term]) -> list[tuple[float, list[int]]]:
             return [(float(term.constant), [dim_id(dim) for dim in term.dims]) for term in terms]
 
-        self._macs = [(constant / batch, ids) for constant, ids in compile_terms(flow.macs)]
-        self._params = compile_terms(Term(1, tuple(dims), name) for name, dims in flow.weights.items() if name in parameters)
-        self._batch = batch
+        macs = [(constant / batch, ids) for constant, ids in compile_terms(flow.macs)]
+        params = compile_terms(Term(1, tuple(dims), name) for name, dims in flow.weights.items() if name in parameters)
         group_of = np.full(len(flow.labels), -1, dtype=np.int64)
         for index, group in enumerate(groups):
             group_of[group.classes] = index
@@ -156,6 +188,16 @@ class Counter:
             for index, count in zip(which.tolist(), counts.tolist(), strict=True):
                 self.share[position, index] = count / len(groups[index].classes)
         self._units = np.array([group.unit for group in groups], dtype=float)
+        self._macs, self._params = self._table(macs), self._table(params)
+
+    def _table(self, terms: list[tuple[float, list[int]]]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Constants, shape (terms,), and positions of their dimensions, (terms, most dimensions), padded with a dimension of size one."""
+        most = max((len(ids) for _, ids in terms), default=0)
+        one = len(self._roots)
+        positions = np.full((len(terms), most), one, dtype=np.int64)
+        for row, (_, ids) in enumerate(terms):
+            positions[row, : len(ids)] = ids
+        return np.array([constant for constant, _ in terms]), positions
 
     def of_widths(self, kept: NDArray[np.float64]) -> Counts:
         """`kept[i]` classes in group i (fractions allowed)."""
@@ -166,8 +208,11 @@ class Counter:
         return self._evaluate(np.array([np.count_nonzero(~dropped[roots]) for roots in self._roots], dtype=float), float(self._units @ kept))
 
     def _evaluate(self, sizes: NDArray[np.float64], channels: float) -> Counts:
-        def total(terms: list[tuple[float, list[int]]]) -> float:
-            return float(sum(constant * math.prod(sizes[ids].tolist()) for constant, ids in terms))
+        padded = np.append(sizes, 1.0)
+
+        def total(table: tuple[NDArray[np.float64], NDArray[np.int64]]) -> float:
+            constants, positions = table
+            return float((constants * padded[positions].prod(axis=1)).sum()) if len(constants) else 0.0
 
         return Counts(total(self._macs), total(self._params), channels)
 
@@ -176,9 +221,9 @@ class Counter:
         if metric == "channels":
             return self._units.copy()
         sizes = np.maximum(self.base + self.share @ kept, 1e-9)
-        by_dim = np.zeros(len(sizes))
-        for constant, ids in self._macs if metric == "macs" else self._params:
-            value = constant * math.prod(sizes[ids].tolist())
-            for position in ids:
-                by_dim[position] += value / sizes[position]
-        return np.asarray(by_dim @ self.share)
+        padded, by_dim = np.append(sizes, 1.0), np.zeros(len(sizes) + 1)
+        constants, positions = self._macs if metric == "macs" else self._params
+        if len(constants):
+            values = constants * padded[positions].prod(axis=1)
+            np.add.at(by_dim, positions, values[:, None] / padded[positions])
+        return np.asarray(by_dim[:-1] @ self.share)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,23 +14,43 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.utils import parametrize
 
-from mlopt.errors import PassFailed, first_line
-from mlopt.model.capture import capture
+from mlopt.errors import PassFailed, UsageError, first_line
+from mlopt.model.capture import batch_is_free, capture
 from mlopt.pruning import mend
 from mlopt.pruning.budget import Amount, Widths, choose, solve
 from mlopt.pruning.coupling import Counter, Counts, Group, find_groups, has_rule, propagate
+from mlopt.pruning.graph import Reference, Unwritten, rewrite
 from mlopt.pruning.importance import mean_gradients, score_classes
-from mlopt.pruning.proof import Proof, prove
+from mlopt.pruning.proof import Proof, prove, trains
 from mlopt.pruning.propagation import Propagation
-from mlopt.pruning.surgery import LEAVES, Surgery, apply, holders, leaf_changes, plan_weights, relink
+from mlopt.pruning.surgery import LEAVES, Surgery, apply, cut_tensor, holders, leaf_changes, plan_weights, relink
 
 CLOSE = 0.03
 """A budget counts as hit within 3 points."""
 
+MODULE, PARTLY, GRAPH = "module", "module without resized groups", "graph"
+"""The rungs of the ladder, in the order they are tried."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How channels are ranked and how narrow a group may become; see `recipe.Prune`."""
+
+    importance: str = "l2"
+    spread: str = "uniform"
+    round_to: int = 8
+    floor: float = 0.1
+    keep: tuple[str, ...] = ()
+    seed: int = 0
+
 
 @dataclass(frozen=True)
 class PruneReport:
-    """What was asked, what was reached, and how it was checked. Shares are of the dense module."""
+    """What was asked, what was reached, and how it was checked. Shares are of the dense module.
+
+    `statistics`: how many normalisations average over a dimension that was cut (0 where that could be avoided). `rounding`: the budget
+    that would be reached without rounding widths, and the share of the importance kept with it and without.
+    """
 
     amount: str
     importance: str
@@ -42,12 +63,14 @@ class PruneReport:
     proof: Proof
     groups: list[dict[str, Any]]
     unknown_operators: dict[str, int]
+    statistics: int = 0
+    rounding: dict[str, float] = field(default_factory=dict)
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """A pruned copy, the cut as data, and the report."""
+    """A pruned copy, the cut as data, and the report. On the graph rung `module` is a `torch.fx.GraphModule`."""
 
     module: nn.Module
     plan: Surgery
@@ -69,22 +92,49 @@ class Analysis:
     flow: Propagation
     groups: list[Group]
     batch: int
-    pinned: set[int] = field(default_factory=set)
 
     def counter(self, groups: list[Group] | None = None) -> Counter:
-        names = {name for name, _ in self.module.named_parameters()}
+        names = {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
         return Counter(self.flow, self.groups if groups is None else groups, names, self.batch)
 
 
-def analyse(module: nn.Module, inputs: tuple[torch.Tensor, ...], batch: int | None = None) -> Analysis:
+def analyse(module: nn.Module, inputs: tuple[Any, ...], batch: int | None = None) -> Analysis:
     """Capture and label. `batch`: samples in `inputs` (default: the first dimension of the first input)."""
-    program = capture(module, inputs, keep=has_rule)
-    flow = propagate(program)
+    check_weights(module)
+    return label(module, capture(module, inputs, keep=has_rule), batch if batch is not None else batch_of(inputs))
+
+
+def check_weights(module: nn.Module) -> None:
+    """Raises `UsageError` for a module without weights or on the meta device."""
+    tensors = [tensor for _, _, _, tensor in holders(module)]
+    if any(tensor.is_meta for tensor in tensors):
+        raise UsageError(f"{type(module).__name__} is on the meta device: it has shapes but no weights", "load the weights first (module.to_empty is not enough)")
+    if any(isinstance(tensor, nn.UninitializedParameter) for tensor in tensors):
+        raise UsageError(f"{type(module).__name__} has lazy layers without weights", "run it once on an example input first")
+
+
+def batch_of(inputs: tuple[Any, ...]) -> int:
+    """Samples in the first tensor of `inputs`."""
+    first = next((x for x in inputs if isinstance(x, torch.Tensor) and x.ndim), None)
+    return max(1, int(first.shape[0])) if first is not None else 1
+
+
+def label(module: nn.Module, program: torch.export.ExportedProgram, batch: int, soft: bool = False, keep: tuple[str, ...] = ()) -> Analysis:
+    """Walk a captured graph and find the groups. `keep`: patterns of weights whose widths stay."""
+    flow = propagate(program, soft, lambda walk: _module_facts(module, walk, keep))
+    return Analysis(module, flow, find_groups(flow), batch)
+
+
+def _module_facts(module: nn.Module, flow: Propagation, keep: tuple[str, ...]) -> None:
+    """What the graph does not say: aliases, computed weights, and what the user wants kept."""
     _unite_aliases(module, flow)
-    _pin_recurrent(module, flow)
     _pin_computed(module, flow)
-    size = batch if batch is not None else (int(inputs[0].shape[0]) if inputs and inputs[0].ndim else 1)
-    return Analysis(module, flow, find_groups(flow), max(1, size))
+    for pattern in keep:
+        for name in [name for name in flow.weights if re.search(pattern, name)]:
+            dims = flow.weights[name]
+            owner = module.get_submodule(name.rpartition(".")[0])
+            into = 0 if isinstance(owner, nn.modules.conv._ConvTransposeNd) else 1 if not isinstance(owner, nn.Embedding) else 0
+            flow.pin(*(dim for position, dim in enumerate(dims) if len(dims) == 1 or position != into))
 
 
 def _unite_aliases(module: nn.Module, flow: Propagation) -> None:
@@ -97,16 +147,6 @@ def _unite_aliases(module: nn.Module, flow: Propagation) -> None:
         if other != name:
             for a, b in zip(flow.weights[other], flow.weights[name], strict=True):
                 flow.union(a, b)
-
-
-def _pin_recurrent(module: nn.Module, flow: Propagation) -> None:
-    """A recurrent layer's state has one width for all its gates, its initial state and its output: only its input may be cut."""
-    for path, child in module.named_modules():
-        if isinstance(child, nn.RNNBase):
-            for name, _ in child.named_parameters(prefix=path, recurse=False):
-                for dim, labels in enumerate(flow.weights.get(name, [])):
-                    if not (dim == 1 and name.rpartition(".")[2].startswith("weight_ih_l0")):
-                        flow.pin(labels)
 
 
 def _pin_computed(module: nn.Module, flow: Propagation) -> None:
@@ -123,78 +163,250 @@ def _pin_computed(module: nn.Module, flow: Propagation) -> None:
                     flow.pin(*dims)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Widths for one set of groups, and the labels that go."""
+
+    found: Analysis
+    groups: list[Group]
+    widths: Widths
+    dropped: NDArray[np.bool_]
+    before: Counts
+    after: Counts
+    reached: float
+    rounding: dict[str, float]
+
+
+class Pruner:
+    """One module captured once, pruned to any budget."""
+
+    def __init__(
+        self, module: nn.Module, inputs: tuple[Any, ...], options: Options | None = None, losses: Iterable[Callable[[], torch.Tensor]] = ()
+    ) -> None:
+        """`inputs`: positional example inputs, on which the proof runs. `losses`: closures for `importance="taylor"`.
+
+        Raises `PassFailed` when the module cannot be captured, `UsageError` for one without weights or a `keep` that matches nothing.
+        """
+        self.module, self.inputs, self.options = module, inputs, options or Options()
+        check_weights(module)
+        self.batch = batch_of(inputs)
+        self.program = capture(module, inputs, keep=has_rule)
+        self.weights = {name: tensor for name, _, _, tensor in holders(module)}
+        for pattern in self.options.keep:
+            if not any(re.search(pattern, name) for name in self.weights):
+                raise UsageError(f"no weight matches --keep {pattern}", f"names look like {next(iter(self.weights), 'nothing')}")
+        self._gradients = mean_gradients(module, losses) if self.options.importance == "taylor" else None
+        self._found: dict[bool, Analysis] = {}
+
+    def found(self, soft: bool = False) -> Analysis:
+        """The groups; `soft`: also those that a normalisation averages over."""
+        if soft not in self._found:
+            self._found[soft] = label(self.module, self.program, self.batch, soft, self.options.keep)
+        return self._found[soft]
+
+    def prune(self, amount: str | Amount) -> Pruned:
+        """Cut a copy to the budget and prove it.
+
+        Raises `UsageError` for a bad amount, `Declined` when there is nothing to cut, `PassFailed` when no rung of the ladder can be proved.
+        """
+        budget = Amount.parse(amount) if isinstance(amount, str) else amount
+        full = self._choose_best(budget)
+        problem, reason = "", ""
+        partly: Choice | None = None
+        for rung in (MODULE, PARTLY, GRAPH):
+            choice: Choice | None = full
+            if rung == PARTLY:
+                pinned = _resized_labels(full.found, full.dropped)
+                partly = choice = self._choose(full.found, find_groups(full.found.flow, pinned), budget)
+                if choice is None or abs(choice.reached - choice.widths.asked) > max(CLOSE, abs(full.reached - full.widths.asked) + CLOSE):
+                    continue  # too little is left: the whole cut in the graph comes first
+            outcome = self.as_graph(full.found, full.dropped) if rung == GRAPH else self.as_module(full.found, (choice or full).dropped)
+            if isinstance(outcome, tuple):
+                return self._report(choice or full, budget, rung, reason, *outcome)
+            problem = problem or outcome
+            reason = f"forward has sizes written in that no attribute holds: {problem}"
+        if partly is not None:
+            outcome = self.as_module(partly.found, partly.dropped)
+            if isinstance(outcome, tuple):
+                return self._report(partly, budget, PARTLY, reason, *outcome)
+        raise PassFailed(f"the pruned module could not be proved equal to the masked one: {problem}", "please report the model's architecture")
+
+    def _choose_best(self, budget: Amount) -> Choice:
+        """Without touching what normalisations average over, if the budget can be met so."""
+        best = self._choose(self.found(), self.found().groups, budget)
+        if best is None or best.reached > best.widths.asked + CLOSE:
+            soft = self.found(soft=True)
+            other = self._choose(soft, soft.groups, budget)
+            if other is not None and (best is None or other.reached < best.reached - CLOSE):
+                best = other
+        if best is None:
+            raise Declined(_why_nothing(self.found(soft=True), self.options.round_to))
+        return best
+
+    def _choose(self, found: Analysis, groups: list[Group], budget: Amount) -> Choice | None:
+        """None: there is nothing to cut."""
+        if not groups:
+            return None
+        options = self.options
+        scores = score_classes(found.flow, groups, self.weights, options.importance, self._gradients, options.seed)
+        counter = found.counter(groups)
+        widths = solve(counter, groups, scores, budget, options.round_to, options.floor, options.spread)
+        dropped = choose(groups, scores, widths, found.flow)
+        if not dropped.any():
+            return None
+        totals = np.array([len(group.classes) for group in groups], dtype=float)
+        kept = np.array([np.count_nonzero(~dropped[group.classes]) for group in groups], dtype=float)
+        before, after = counter.of_widths(totals), counter.of_mask(dropped, kept)
+        reached = getattr(after, budget.metric) / getattr(before, budget.metric)
+        rounding = {
+            "reached_unrounded": widths.unrounded,
+            "importance_kept": _importance_kept(scores, kept),
+            "importance_kept_unrounded": _importance_kept(scores, widths.ideal),
+        }
+        return Choice(found, groups, replace(widths, kept=kept.astype(np.int64)), dropped, before, after, reached, rounding)
+
+    def _report(self, choice: Choice, budget: Amount, rung: str, reason: str, module: nn.Module, plan: Surgery, proof: Proof) -> Pruned:
+        own_tensors(module, self.weights.values())
+        groups = [
+            {"name": g.name, "kind": "heads" if g.unit > 1 else "channels", "before": len(g.classes) * g.unit, "after": int(k) * g.unit, "unit": g.unit}
+            for g, k in zip(choice.groups, choice.widths.kept.tolist(), strict=True)
+        ]
+        report = PruneReport(
+            amount=str(budget),
+            importance=self.options.importance,
+            asked=choice.widths.asked,
+            reached=choice.reached,
+            rung=rung,
+            rung_reason=reason,
+            before=choice.before,
+            after=choice.after,
+            proof=proof,
+            groups=groups,
+            unknown_operators=choice.found.flow.unknown,
+            statistics=sum(1 for _ in _cut_statistics(choice.found.flow, choice.dropped)),
+            rounding=choice.rounding,
+            note=_missed(choice.widths, choice.reached, budget),
+        )
+        return Pruned(module, plan, report)
+
+    @staticmethod
+    def _reference(found: Analysis, dropped: NDArray[np.bool_]) -> Callable[..., list[torch.Tensor]] | None:
+        if not any(True for _ in _cut_statistics(found.flow, dropped)):
+            return None
+        return Reference(found.flow, dropped).outputs
+
+    def as_module(self, found: Analysis, dropped: NDArray[np.bool_]) -> tuple[nn.Module, Surgery, Proof] | str:
+        """Apply, mend and prove; a string says why nothing could be proved."""
+        flow = found.flow
+        base = plan_weights(flow, dropped)
+        leaf_changes(self.module, base, _kept_heads(self.module, base), flow.soft)
+        problems: list[str] = []
+        reference = self._reference(found, dropped)
+
+        def attempt(chosen: tuple[mend.Candidate, ...]) -> tuple[nn.Module, Surgery, Proof] | None:
+            surgery = mend.with_candidates(base, chosen)
+            pruned = apply(share_copy(self.module), surgery)
+            try:
+                proof = prove(self.module, pruned, surgery, self.inputs, reference)
+                if proof.holds:
+                    return pruned, surgery, replace(proof, trained=trains(pruned, self.inputs))
+                problems.append(f"outputs differ by {proof.error:.2e} of the largest (tolerance {proof.tolerance:.0e})")
+            except Exception as error:  # whatever forward raises when a size does not fit
+                problems.append(f"{type(error).__name__}: {first_line(error)}")
+            return None
+
+        for chosen in mend.proposals(mend.find_candidates(self.module, flow, dropped)):
+            done = attempt(chosen)
+            if done is None:
+                continue
+            # Only what is needed is changed: an attribute with the right number by chance may mean something else.
+            for spare in chosen if len(chosen) > 1 else ():
+                fewer = tuple(candidate for candidate in chosen if candidate is not spare)
+                without = attempt(fewer)
+                if without is not None:
+                    done, chosen = without, fewer
+            return done
+        return problems[0] if problems else "no proposal ran"
+
+    def as_graph(self, found: Analysis, dropped: NDArray[np.bool_]) -> tuple[nn.Module, Surgery, Proof] | str:
+        """Rewrite the captured graph: with a free batch size if the model can be captured so, else with the one at hand."""
+        plan = plan_weights(found.flow, dropped)
+        reference = self._reference(found, dropped)
+        problem = ""
+        for free in (True, False):
+            try:
+                flow, gone = (found.flow, dropped) if not free else self._free_batch(found.flow.soft, plan)
+                by_id = {id(self.weights[name]): keeps for name, keeps in plan.weights.items()}
+                made = {id(tensor): _cut_like(tensor, by_id.get(id(tensor))) for tensor in self.weights.values()}
+                tensors = {name: made[id(tensor)] for name, tensor in self.weights.items()}
+                module = rewrite(flow, gone, tensors, type(self.module).__name__)
+                module.train(self.module.training)
+                proof = prove(self.module, module, plan, self.inputs, reference)
+                if proof.holds:
+                    return module, plan, replace(proof, trained=trains(module, self.inputs))
+                problem = f"the rewritten graph differs by {proof.error:.2e} of the largest output"
+            except (Unwritten, PassFailed, RuntimeError, ValueError, TypeError, KeyError, IndexError, AssertionError) as error:
+                problem = problem or f"{type(error).__name__}: {first_line(error)}"
+        return f"the graph could not be rewritten either: {problem}"
+
+    def _free_batch(self, soft: bool, plan: Surgery) -> tuple[Propagation, NDArray[np.bool_]]:
+        """The same cut on a capture whose batch size is free. Raises `Unwritten` where its labels do not fit."""
+        program = batch_is_free(self.module, self.inputs, has_rule)
+        flow = label(self.module, program, self.batch, soft, self.options.keep).flow
+        dropped = np.zeros(len(flow.labels), dtype=bool)
+        for name, keeps in plan.weights.items():
+            for labels, keep in zip(flow.weights[name], keeps, strict=True):
+                if keep is not None:
+                    dropped[np.delete(flow.labels.find(labels), keep)] = True
+        if plan_weights(flow, dropped).weights != plan.weights:
+            raise Unwritten("the capture with a free batch size couples channels otherwise")
+        return flow, dropped
+
+
 def prune_module(
     module: nn.Module,
-    inputs: tuple[torch.Tensor, ...],
+    inputs: tuple[Any, ...],
     amount: str = "macs:0.5",
-    *,
-    importance: str = "l2",
-    spread: str = "uniform",
-    round_to: int = 8,
-    floor: float = 0.1,
+    options: Options | None = None,
     losses: Iterable[Callable[[], torch.Tensor]] = (),
 ) -> Pruned:
-    """Cut a copy of `module` to the budget and prove it.
-
-    `inputs`: positional example inputs, on which the proof runs. `losses`: closures for `importance="taylor"`. Raises `UsageError` for a
-    bad amount, `Declined` when there is nothing to cut, `PassFailed` when no rung of the ladder can be proved.
-    """
+    """Cut a copy of `module` to the budget and prove it: `Pruner` for one budget. Raises what it raises."""
     budget = Amount.parse(amount)
-    found = analyse(module, inputs)
-    if not found.groups:
-        raise Declined(_why_nothing(found.flow))
-    gradients = mean_gradients(module, losses) if importance == "taylor" else None
-    weights = {name: tensor for name, _, _, tensor in holders(module)}
-    reason, problem = "", ""
-    for rung in ("module", "module without resized groups"):
-        groups = found.groups if rung == "module" else find_groups(found.flow, found.pinned)
-        if not groups:
-            break
-        scores = score_classes(found.flow, groups, weights, importance, gradients)
-        counter = found.counter(groups)
-        widths = solve(counter, groups, scores, budget, round_to, floor, spread)
-        dropped = choose(groups, scores, widths, len(found.flow.labels))
-        if not dropped.any():
-            raise Declined(f"every width is already at its floor or below two multiples of {round_to}; lower round_to in the recipe")
-        outcome = _cut(found, dropped, inputs)
-        if isinstance(outcome, tuple):
-            pruned, surgery, proof = outcome
-            own_tensors(pruned, weights.values())
-            totals = np.array([len(group.classes) for group in groups], dtype=float)
-            before, after = counter.of_widths(totals), counter.of_mask(dropped, widths.kept.astype(float))
-            reached = getattr(after, budget.metric) / getattr(before, budget.metric)
-            report = PruneReport(
-                amount=str(budget),
-                importance=importance,
-                asked=widths.asked,
-                reached=reached,
-                rung=rung,
-                rung_reason=reason,
-                before=before,
-                after=after,
-                proof=proof,
-                groups=[
-                    {"name": g.name, "before": len(g.classes) * g.unit, "after": int(k) * g.unit, "unit": g.unit}
-                    for g, k in zip(groups, widths.kept.tolist(), strict=True)
-                ],
-                unknown_operators=found.flow.unknown,
-                note=_missed(widths, reached, budget),
-            )
-            return Pruned(pruned, surgery, report)
-        problem = outcome
-        reason = f"cutting sizes that forward has written in could not be mended: {outcome}"
-        found.pinned |= _resized_labels(found, dropped)
-    if problem and not groups:
-        raise Declined(f"every width is written into forward and could not be mended: {problem}")
-    raise PassFailed(f"the pruned module could not be proved equal to the masked one: {problem}", "please report the model's architecture")
+    return Pruner(module, inputs, options, losses).prune(budget)
 
 
-def _why_nothing(flow: Propagation) -> str:
+def _cut_like(tensor: torch.Tensor, keeps: list[list[int] | None] | None) -> torch.Tensor:
+    if keeps is None:
+        return tensor
+    new = cut_tensor(tensor, keeps)
+    return nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+
+
+def _cut_statistics(flow: Propagation, dropped: NDArray[np.bool_]) -> Iterable[Any]:
+    """Nodes that average over a dimension that was cut."""
+    for node in flow.statistics:
+        for source in node.all_input_nodes:
+            if any(dropped[flow.labels.find(dim)].any() for dim in flow.values.get(source) or []):
+                yield node
+                break
+
+
+def _importance_kept(scores: list[NDArray[np.float64]], kept: NDArray[np.float64]) -> float:
+    """Share of all scores that the best `kept[i]` of each group hold."""
+    total = sum(float(score.sum()) for score in scores)
+    best = sum(float(np.sort(score)[::-1][: round(k)].sum()) for score, k in zip(scores, kept.tolist(), strict=True))
+    return best / max(total, 1e-30)
+
+
+def _why_nothing(found: Analysis, round_to: int) -> str:
+    flow = found.flow
     if not flow.producers:
         return "the model has no convolution, linear layer or embedding"
+    if found.groups:
+        return f"every width is already at its floor or below two multiples of {round_to}; lower round_to"
     if flow.unknown:
         return f"every width touches the input, the output or an operator without a rule ({', '.join(sorted(flow.unknown))})"
-    return "every width is fixed by the network's input, its output or a normalisation over it"
+    return "every width is fixed by the network's input, its output, or by what --keep names"
 
 
 def _missed(widths: Widths, reached: float, budget: Amount) -> str:
@@ -202,26 +414,6 @@ def _missed(widths: Widths, reached: float, budget: Amount) -> str:
         return ""
     limits = f"the nearest that the couplings, the floor and the rounding of widths allow (the least is {widths.floor:.3f})"
     return f"asked for {widths.asked:.3f} of the {budget.metric}, reached {reached:.3f}: {limits}"
-
-
-def _cut(found: Analysis, dropped: NDArray[np.bool_], inputs: tuple[torch.Tensor, ...]) -> tuple[nn.Module, Surgery, Proof] | str:
-    """Apply, mend and prove; a string says why nothing could be proved."""
-    base = plan_weights(found.flow, dropped)
-    leaf_changes(found.module, base, _kept_heads(found.module, base))
-    candidates = mend.find_candidates(found.module, found.flow, dropped)
-    problem = ""
-    for chosen in mend.proposals(candidates):
-        surgery = mend.with_candidates(base, chosen)
-        pruned = apply(share_copy(found.module), surgery)
-        try:
-            proof = prove(found.module, pruned, surgery, inputs)
-        except Exception as error:  # whatever forward raises when a size does not fit
-            problem = problem or f"{type(error).__name__}: {first_line(error)}"
-            continue
-        if proof.holds:
-            return pruned, surgery, proof
-        problem = f"outputs differ by {proof.error:.2e} of the largest (tolerance {proof.tolerance:.0e})"
-    return problem or "no proposal ran"
 
 
 def share_copy(module: nn.Module) -> nn.Module:

@@ -61,9 +61,13 @@ def enclosing(node: Node) -> list[str]:
 
 def find_candidates(module: nn.Module, flow: Propagation, dropped: NDArray[np.bool_]) -> list[Candidate]:
     """Attributes that may hold a changed size, the likeliest names first."""
-    found: dict[tuple[str, str], dict[str, tuple[Any, Any]]] = {}
+    found: dict[tuple[str, str, bool], dict[str, tuple[Any, Any]]] = {}
     for node in flow.resized:
-        pairs = changed_sizes(flow.values[node], flow, dropped)
+        made = changed_sizes(flow.values[node], flow, dropped)
+        taken: set[tuple[int, int]] = set()
+        for source in node.all_input_nodes:  # `split(self.width // 2)` is written in terms of the whole
+            taken |= changed_sizes(flow.values.get(source), flow, dropped)
+        pairs = made | taken
         for path in enclosing(node)[:MAX_LEVELS] if pairs else []:
             try:
                 owner = module.get_submodule(path)
@@ -74,20 +78,24 @@ def find_candidates(module: nn.Module, flow: Propagation, dropped: NDArray[np.bo
             for name, value in vars(owner).items():
                 if name.startswith("_") or name == "training":
                     continue
-                new = renewed(value, pairs)
-                if new is not None:
-                    found.setdefault((type(owner).__qualname__, name), {})[path] = (value, new)
-    candidates = [
-        Candidate(class_name, name, tuple((path, old, new) for path, (old, new) in where.items())) for (class_name, name), where in found.items()
-    ]
+                # One old size may have two new ones, of what goes in and of what comes out: each is a candidate.
+                for ours in (made, taken):
+                    new = renewed(value, {**dict(sorted(pairs)), **dict(sorted(ours))})
+                    if new is not None:
+                        found.setdefault((type(owner).__qualname__, name, ours is taken), {})[path] = (value, new)
+    candidates: dict[Candidate, None] = {}
+    for (class_name, name, _), where in found.items():
+        changes = tuple((path, _frozen(old), _frozen(new)) for path, (old, new) in where.items())
+        candidates[Candidate(class_name, name, changes)] = None
     return sorted(candidates, key=lambda c: LIKELY.search(c.attribute) is None)
 
 
-def renewed(value: Any, pairs: set[tuple[int, int]]) -> Any:
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def renewed(value: Any, sizes: dict[int, int]) -> Any:
     """The value with old sizes replaced, or None where there is none in it."""
-    sizes = dict(pairs)
-    if len(sizes) != len(pairs):
-        return None  # one old size with two new ones: no attribute can hold both
     if type(value) is int:
         return sizes.get(value)
     if isinstance(value, (tuple, list)) and value and all(type(item) is int for item in value) and any(item in sizes for item in value):
@@ -97,12 +105,17 @@ def renewed(value: Any, pairs: set[tuple[int, int]]) -> Any:
 
 def proposals(candidates: list[Candidate]) -> Iterator[tuple[Candidate, ...]]:
     """Sets of candidates to try: none, all likely ones, all, then every single one, pair, ..."""
-    likely = tuple(c for c in candidates if LIKELY.search(c.attribute))
-    seen = set()
-    sets = itertools.chain([(), likely, tuple(candidates)], *(itertools.combinations(candidates, size) for size in range(1, len(candidates))))
+    def once(chosen: list[Candidate]) -> tuple[Candidate, ...]:
+        return tuple({(c.class_name, c.attribute): c for c in chosen}.values())
+
+    likely = [c for c in candidates if LIKELY.search(c.attribute)]
+    seen: set[frozenset[Candidate]] = set()
+    whole = [(), once(likely), once(likely[::-1]), once(candidates), once(candidates[::-1])]
+    sets = itertools.chain(whole, *(itertools.combinations(candidates, size) for size in range(1, len(candidates))))
     for chosen in sets:
-        if chosen not in seen:
-            seen.add(chosen)
+        key = frozenset(chosen)
+        if key not in seen and len(once(list(chosen))) == len(chosen):
+            seen.add(key)
             yield chosen
         if len(seen) >= MAX_TRIALS:
             return
@@ -113,5 +126,5 @@ def with_candidates(surgery: Surgery, chosen: tuple[Candidate, ...]) -> Surgery:
     attributes = {path: dict(changes) for path, changes in surgery.attributes.items()}
     for candidate in chosen:
         for path, old, new in candidate.changes:
-            attributes.setdefault(path, {})[candidate.attribute] = [list(old) if isinstance(old, (tuple, list)) else old, new]
+            attributes.setdefault(path, {})[candidate.attribute] = [list(old) if isinstance(old, tuple) else old, list(new) if isinstance(new, tuple) else new]
     return Surgery(surgery.weights, attributes, surgery.modules)

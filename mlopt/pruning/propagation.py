@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,9 +73,19 @@ def argument(node: Node, position: int, name: str, default: Any = None) -> Any:
     return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
 
 
+def size_of(size: Any) -> int:
+    """A size as a number: of a symbolic one (a dynamic batch), its value for the example inputs."""
+    return int(size) if isinstance(size, int) else int(size.node.hint)
+
+
 def shape(node: Node) -> tuple[int, ...]:
-    """The static shape of a node's tensor."""
-    return tuple(int(size) for size in node.meta["val"].shape)
+    """The shape of a node's tensor for the example inputs."""
+    return sizes_of(node.meta["val"])
+
+
+def sizes_of(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The shape of a traced tensor for the example inputs."""
+    return tuple(size_of(size) for size in tensor.shape)
 
 
 @dataclass
@@ -84,6 +94,8 @@ class Propagation:
 
     program: torch.export.ExportedProgram
     choices: Mapping[tuple[str, tuple[int, ...], int], int] = field(default_factory=dict)
+    soft: bool = False
+    """Whether dimensions that statistics are taken over may be cut: the pruned network then has statistics of its own."""
 
     def __post_init__(self) -> None:
         self.labels = Labels()
@@ -95,6 +107,10 @@ class Propagation:
         self.macs: list[Term] = []
         self.sites: dict[Site, SplitSite] = {}
         self.unknown: dict[str, int] = {}
+        self.scales: set[str] = set()
+        """Names of the weights that scale a normalisation's output."""
+        self.statistics: dict[Node, None] = {}
+        """Nodes whose result changes when a dimension they average over is cut (soft walks only)."""
         self.resized: dict[Node, None] = {}
         """Nodes whose sizes are written in forward (view, split, ...), in order."""
         self._constant: set[Node] = set()
@@ -107,8 +123,11 @@ class Propagation:
         if node.op == "placeholder":
             return self._placeholder(node)
         if node.op == "output":
-            for source in node.all_input_nodes:
-                self.pin_value(self.values[source])
+            # What comes before the user's outputs are weights and buffers that forward writes into.
+            returned = node.args[0][len(node.args[0]) - len(self.program.graph_signature.user_outputs) :]
+            for source in returned:
+                if isinstance(source, Node):
+                    self.pin_value(self.values[source])
             return None
         if node.op != "call_function":
             return None
@@ -132,7 +151,7 @@ class Propagation:
         self._constant.add(node)
         if not value.is_floating_point():
             return self.all_pinned(node)
-        self.weights[name] = [self.labels.fresh(int(size)) for size in value.shape]
+        self.weights[name] = [self.labels.fresh(size) for size in sizes_of(value)]
         return self.weights[name]
 
     @staticmethod
@@ -143,12 +162,32 @@ class Propagation:
             and isinstance(node.meta.get("val"), torch.Tensor)
         )
 
+    def dimensions(self) -> Iterator[Array]:
+        """Every distinct label array of any tensor."""
+        seen: set[int] = set()
+
+        def collect(value: Value) -> Iterator[Array]:
+            if isinstance(value, np.ndarray):
+                if id(value) not in seen:
+                    seen.add(id(value))
+                    yield value
+            elif isinstance(value, (list, tuple)):
+                for item in value:
+                    yield from collect(item)
+
+        yield from collect(list(self.values.values()))
+
     # What rules are written with.
 
     def of(self, node: Any) -> TensorLabels:
         """The labels of a tensor node."""
         value: TensorLabels = self.values[node]
         return value
+
+    def scale(self, node: Any) -> None:
+        """Note that this node is the scale of a normalisation."""
+        if isinstance(node, Node) and node.name in self._weight_of:
+            self.scales.add(self._weight_of[node.name])
 
     def is_constant(self, node: Any) -> bool:
         """Whether the tensor is made of weights alone."""
@@ -160,6 +199,13 @@ class Propagation:
     def pin(self, *arrays: Array) -> None:
         for array in arrays:
             self.labels.pin(array)
+
+    def average(self, node: Node, *dims: Array) -> None:
+        """Statistics are taken over these dimensions: pinned, or noted in a soft walk."""
+        if self.soft:
+            self.statistics[node] = None
+        else:
+            self.pin(*dims)
 
     def pin_value(self, value: Value) -> None:
         """Pin every label of a tensor or of a tuple of tensors."""
@@ -174,7 +220,7 @@ class Propagation:
 
         def of(value: Any) -> Value:
             if isinstance(value, torch.Tensor):
-                return [pinned(int(size)) for size in value.shape]
+                return [pinned(size) for size in sizes_of(value)]
             return tuple(of(item) for item in value) if isinstance(value, (tuple, list)) else None
 
         return of(node.meta.get("val"))

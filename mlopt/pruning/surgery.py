@@ -60,7 +60,7 @@ def cut_tensor(tensor: torch.Tensor, keeps: list[list[int] | None]) -> torch.Ten
     out = tensor.detach()
     for dim, keep in enumerate(keeps):
         if keep is not None:
-            out = out.index_select(dim, torch.tensor(keep, device=out.device))
+            out = out.index_select(dim, torch.tensor(keep, dtype=torch.long, device=out.device))
     return out.clone() if out is tensor or out.data_ptr() == tensor.data_ptr() else out
 
 
@@ -121,10 +121,11 @@ def replace_class(root: nn.Module, path: str, name: str) -> nn.Module:
     return root
 
 
-def leaf_changes(module: nn.Module, surgery: Surgery, heads: dict[str, int]) -> None:
+def leaf_changes(module: nn.Module, surgery: Surgery, heads: dict[str, int], soft: bool = False) -> None:
     """Add what the stock layers remember of their own sizes, and what must take over from `nn.MultiheadAttention`.
 
     `module` is still dense. `heads`: kept heads of each attention module whose heads were cut, by path.
+    `soft`: group normalisations keep their groups.
     """
     for path, child in module.named_modules():
         prefix = f"{path}." if path else ""
@@ -156,12 +157,18 @@ def leaf_changes(module: nn.Module, surgery: Surgery, heads: dict[str, int]) -> 
         elif isinstance(child, nn.GroupNorm):
             size = kept("weight", 0)
             if size is not None:
-                surgery.set(path, "num_groups", child.num_groups, size * child.num_groups // child.num_channels)
+                if not soft:  # whole groups went; else every group is narrower
+                    surgery.set(path, "num_groups", child.num_groups, size * child.num_groups // child.num_channels)
                 surgery.set(path, "num_channels", child.num_channels, size)
+        elif isinstance(child, (nn.LayerNorm, nn.RMSNorm)):
+            if child.weight is not None:
+                shape = list(child.normalized_shape)
+                surgery.set(path, "normalized_shape", shape, [kept("weight", dim) or size for dim, size in enumerate(shape)])
         elif isinstance(child, (nn.Embedding, nn.EmbeddingBag)):
             surgery.set(path, "embedding_dim", child.embedding_dim, kept("weight", 1) or child.embedding_dim)
         elif isinstance(child, nn.RNNBase):
             surgery.set(path, "input_size", child.input_size, kept("weight_ih_l0", 1) or child.input_size)
+            surgery.set(path, "hidden_size", child.hidden_size, kept("weight_hh_l0", 1) or child.hidden_size)
         elif isinstance(child, nn.PReLU):
             surgery.set(path, "num_parameters", child.num_parameters, kept("weight", 0) or child.num_parameters)
         elif isinstance(child, nn.MultiheadAttention) and path in heads:
@@ -170,5 +177,5 @@ def leaf_changes(module: nn.Module, surgery: Surgery, heads: dict[str, int]) -> 
             surgery.set(path, "_qkv_same_embed_dim", child._qkv_same_embed_dim, False)
 
 
-LEAVES = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.Embedding, nn.EmbeddingBag, nn.PReLU, nn.MultiheadAttention, nn.RNNBase)
+LEAVES = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.EmbeddingBag, nn.PReLU, nn.MultiheadAttention, nn.RNNBase)
 """Classes whose sizes `leaf_changes` knows; `mend` leaves their attributes alone."""

@@ -33,10 +33,23 @@ def native_dropout(flow: Propagation, node: Node) -> Value:
     return labels, labels
 
 
-@rule("full", "arange", "zeros", "ones", "scalar_tensor", "empty", "new_zeros", "new_ones", "new_full", "new_empty", "eye")
+@rule("arange", "scalar_tensor", "eye", "linspace", "tril_indices", "triu_indices")
 def made(flow: Propagation, node: Node) -> Value:
-    """A constant made in forward: its size is written in the code, so it is pinned."""
+    """A constant made in forward whose elements differ: pinned."""
     return flow.all_pinned(node)
+
+
+@rule("full", "zeros", "ones", "empty", "new_zeros", "new_ones", "new_full", "new_empty")
+def filled(flow: Propagation, node: Node) -> Value:
+    """A constant with one value everywhere: it can be as small as what it meets."""
+    flow.resized[node] = None
+    return [flow.labels.fresh(size) for size in shape(node)]
+
+
+@rule("copy")
+def copy(flow: Propagation, node: Node) -> Value:
+    """`self` overwritten by `src`, which may be broadcast."""
+    return flow.broadcast([node.args[0], node.args[1]], shape(node))
 
 
 @rule("_assert_async", "_assert_scalar", "_assert_tensor_metadata", "sym_size", "sym_constrain_range_for_size")

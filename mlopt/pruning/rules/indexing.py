@@ -8,7 +8,7 @@ import numpy as np
 from torch.fx import Node
 
 from mlopt.pruning.labels import pinned
-from mlopt.pruning.propagation import Propagation, TensorLabels, Value, argument, op_name, rule, shape
+from mlopt.pruning.propagation import Propagation, TensorLabels, Value, argument, op_name, rule, shape, sizes_of
 
 
 @rule("cat", "concat")
@@ -44,7 +44,7 @@ def split(flow: Propagation, node: Node) -> Value:
     """Ranges of one dimension. Equal chunks in the code stay equal only if their cuts are equal; `mend` sees to the sizes."""
     labels = flow.of(node.args[0])
     dim = int(argument(node, 2, "dim", 0)) % len(labels)
-    parts = [int(value.shape[dim]) for value in node.meta["val"]]
+    parts = [sizes_of(value)[dim] for value in node.meta["val"]]
     if len(set(parts)) == 1 and len(parts) > 1:
         # `chunk(n)` and `split(size)` compute their sizes from the whole: tie the parts so that they stay equal.
         rows = labels[dim].reshape(len(parts), -1)
@@ -76,14 +76,33 @@ def select(flow: Propagation, node: Node) -> Value:
 
 @rule("slice", "slice_copy", "narrow")
 def slice_(flow: Propagation, node: Node) -> Value:
-    """A range with fixed ends: written in the code, so the dimension is pinned unless the whole of it is taken."""
+    """A range, or every n-th: the labels in it. Its ends are written in the code."""
     labels = flow.of(node.args[0])
     dim = int(argument(node, 1, "dim", 0)) % len(labels)
     sizes = shape(node)
     if sizes[dim] == len(labels[dim]):
         return labels
-    flow.pin(labels[dim])
-    return [*labels[:dim], pinned(sizes[dim]), *labels[dim + 1 :]]
+    step = int(argument(node, 4, "step", 1))
+    taken = labels[dim][argument(node, 2, "start") : argument(node, 3, "end") : step]
+    if len(taken) != sizes[dim] or step != 1:
+        flow.pin(labels[dim])
+        return [*labels[:dim], pinned(sizes[dim]), *labels[dim + 1 :]]
+    flow.resized[node] = None
+    return [*labels[:dim], taken, *labels[dim + 1 :]]
+
+
+@rule("slice_scatter")
+def slice_scatter(flow: Propagation, node: Node) -> Value:
+    """A range overwritten: the range and its source live together."""
+    labels, source = flow.of(node.args[0]), flow.of(node.args[1])
+    dim = int(argument(node, 2, "dim", 0)) % len(labels)
+    if int(argument(node, 5, "step", 1)) != 1:
+        return flow.give_up(node)
+    for position, (into, array) in enumerate(zip(labels, source, strict=True)):
+        flow.union(into[argument(node, 3, "start") : argument(node, 4, "end")] if position == dim else into, array)
+    if len(source[dim]) != len(labels[dim]):
+        flow.resized[node] = None
+    return labels
 
 
 @rule("index", "index_select", "gather")

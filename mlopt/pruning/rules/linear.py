@@ -68,6 +68,19 @@ def matmul(flow: Propagation, node: Node) -> Value:
     return contract(flow, node, node.args[0], node.args[1])
 
 
+@rule("_grouped_mm", "grouped_mm_fallback")
+def experts(flow: Propagation, node: Node) -> Value:
+    """Rows (T, K) sorted by expert, times each expert's own matrix (E, K, N): which expert is data, so E is pinned."""
+    x, weight = flow.of(node.args[0]), flow.of(node.args[1])
+    if len(x) != 2 or len(weight) != 3:
+        return flow.give_up(node)
+    flow.pin(weight[0])
+    flow.union(x[1], weight[1])
+    flow.product(node, 1, x[0], weight[1], weight[2])
+    flow.producers.append((node.name, weight[2]))
+    return [x[0], weight[2]]
+
+
 @rule("addmm", "baddbmm")
 def addmm(flow: Propagation, node: Node) -> Value:
     """`bias + left @ right`, the bias broadcast."""
@@ -99,6 +112,7 @@ def convolve(flow: Propagation, node: Node, groups: int, transposed: bool) -> Va
         multiplier = first // groups
         flow.pin(weight[1])
         flow.union(np.repeat(channels, multiplier), weight[0])
+        flow.resized[node] = None  # the number of groups follows
         out = weight[0]
     else:
         by_group = channels.reshape(groups, -1)

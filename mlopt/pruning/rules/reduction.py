@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from mlopt.pruning.labels import pinned
-from mlopt.pruning.propagation import Propagation, TensorLabels, Value, argument, op_name, rule, shape
+from mlopt.pruning.propagation import Propagation, TensorLabels, Value, argument, op_name, rule, shape, sizes_of
 
 
 def dims_of(node: Node, rank: int, position: int = 1) -> set[int]:
@@ -23,13 +23,18 @@ def dims_of(node: Node, rank: int, position: int = 1) -> set[int]:
 @rule("mean", "sum", "amax", "amin", "var", "std", "prod", "any", "all", "logsumexp", "linalg_vector_norm", "norm", "max", "min", "argmax")
 @rule("var_mean", "std_mean", "argmin")
 def reduce(flow: Propagation, node: Node) -> Value:
-    """Statistics over a dimension would change with its members: pin it."""
+    """Statistics over a dimension change with its members; the position of the largest has no meaning among fewer."""
+    if isinstance(argument(node, 1, "other"), Node):  # the larger of two tensors
+        return flow.broadcast([node.args[0], node.args[1]], shape(node))
     x = flow.of(node.args[0])
     dims = dims_of(node, len(x), 2 if op_name(node) in ("linalg_vector_norm", "norm") else 1) if x else set()
-    flow.pin(*(x[dim] for dim in dims))
+    if op_name(node) in ("argmax", "argmin"):
+        flow.pin(*(x[dim] for dim in dims))
+    else:
+        flow.average(node, *(x[dim] for dim in dims))
 
     def labels_of(value: Any) -> TensorLabels:
-        if len(value.shape) == len(x):
+        if value.dim() == len(x):
             return [pinned(1) if dim in dims else array for dim, array in enumerate(x)]
         return [array for dim, array in enumerate(x) if dim not in dims]
 
@@ -41,8 +46,11 @@ def reduce(flow: Propagation, node: Node) -> Value:
 def along(flow: Propagation, node: Node) -> Value:
     """Same shape, elements mixed along one or some dimensions (`roll` names them third)."""
     x = flow.of(node.args[0])
-    for dim in dims_of(node, len(x), 2 if op_name(node) == "roll" else 1):
-        flow.pin(x[dim])
+    dims = [x[dim] for dim in dims_of(node, len(x), 2 if op_name(node) == "roll" else 1)]
+    if "softmax" in op_name(node):
+        flow.average(node, *dims)
+    else:
+        flow.pin(*dims)
     return x
 
 
@@ -54,7 +62,7 @@ def pool(flow: Propagation, node: Node) -> Value:
     flow.pin(*x[len(x) - space :])
 
     def labels_of(value: Any) -> TensorLabels:
-        return [*x[: len(x) - space], *(pinned(int(size)) for size in value.shape[len(x) - space :])]
+        return [*x[: len(x) - space], *(pinned(size) for size in sizes_of(value)[len(x) - space :])]
 
     value = node.meta["val"]
     return labels_of(value) if isinstance(value, torch.Tensor) else tuple(labels_of(item) for item in value)

@@ -126,6 +126,34 @@ def repeat(flow: Propagation, node: Node) -> Value:
     return [pinned(size) if dim < offset else np.tile(labels[dim - offset], int(times[dim])) for dim, size in enumerate(sizes)]
 
 
+@rule("unfold")
+def unfold(flow: Propagation, node: Node) -> Value:
+    """Windows along one dimension: it is pinned, and the window is a new last dimension."""
+    labels, sizes = list(flow.of(node.args[0])), shape(node)
+    dim = int(argument(node, 1, "dimension")) % len(labels)
+    flow.pin(labels[dim])
+    labels[dim] = pinned(sizes[dim])
+    return [*labels, pinned(sizes[-1])]
+
+
+@rule("im2col")
+def im2col(flow: Propagation, node: Node) -> Value:
+    """(N, C, H, W) -> (N, C*k*k, L): a channel becomes k*k neighbouring rows."""
+    labels, sizes = flow.of(node.args[0]), shape(node)
+    flow.pin(*labels[-2:])
+    return [*labels[:-3], np.repeat(labels[-3], sizes[-2] // len(labels[-3])), pinned(sizes[-1])]
+
+
+@rule("col2im")
+def col2im(flow: Propagation, node: Node) -> Value:
+    """(N, C*k*k, L) -> (N, C, H, W): the k*k rows of a channel go together."""
+    labels, sizes = flow.of(node.args[0]), shape(node)
+    flow.pin(labels[-1])
+    rows = labels[-2].reshape(sizes[-3], -1)
+    flow.union(np.repeat(rows[:, 0], rows.shape[1]), labels[-2])
+    return [*labels[:-2], rows[:, 0].copy(), pinned(sizes[-2]), pinned(sizes[-1])]
+
+
 @rule("pixel_shuffle")
 def pixel_shuffle(flow: Propagation, node: Node) -> Value:
     """(C*r*r, H, W) -> (C, H*r, W*r): a channel goes with its r*r sources."""

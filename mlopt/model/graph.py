@@ -1,0 +1,217 @@
+"""A `torch.fx.GraphModule` as JSON: what a pruning that had to rewrite the captured graph leaves behind.
+
+Nothing in the file is code. A node may call an ATen operator that works on tensors and plain numbers, arithmetic on sizes, or one of two
+layers (batch norm and dropout). Names are checked, because `torch.fx` writes them into the source of `forward`.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import Graph, GraphModule, Node
+
+from mlopt.errors import ModelRefused, PassFailed
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
+ARITHMETIC = {name: getattr(operator, name) for name in ("mul", "add", "sub", "floordiv", "mod", "neg", "getitem")}
+LAYERS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.Dropout)}
+TEXTS = frozenset({"approximate", "rounding_mode", "mode", "reduction", "indexing", "padding", "padding_mode"})
+"""The only text arguments an operator may have: `from_file(filename)` must not be reachable."""
+NAMED = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format}
+
+
+def describe(module: GraphModule) -> dict[str, Any]:
+    """The graph, its layers and the shapes of its tensors. Raises `PassFailed` for a graph that holds anything else."""
+    nodes = []
+    for node in module.graph.nodes:
+        entry: dict[str, Any] = {"name": node.name, "op": node.op}
+        if node.op in ("call_module", "get_attr"):
+            entry["target"] = node.target
+        elif node.op == "call_function":
+            entry["target"] = _function_name(node)
+        if node.op != "placeholder":
+            entry["args"] = _encode(node.args)
+            if node.kwargs:
+                entry["kwargs"] = _encode(dict(node.kwargs))
+        nodes.append(entry)
+    layers = {}
+    for path, child in module.named_modules():
+        if type(child) in LAYERS.values():
+            layers[path] = {"class": type(child).__name__, **_settings(child)}
+        elif path and type(child) is not nn.Module:
+            raise PassFailed(f"the graph calls {path}, a {type(child).__name__}", "only graphs that mlopt wrote can be kept as data")
+    tensors = {}
+    for kind, named in (("parameter", module.named_parameters(remove_duplicate=False)), ("buffer", module.named_buffers(remove_duplicate=False))):
+        for name, tensor in named:
+            tensors[name] = {
+                "kind": kind,
+                "shape": list(tensor.shape),
+                "dtype": str(tensor.dtype).removeprefix("torch."),
+                "grad": tensor.requires_grad,
+            }
+    first: dict[int, str] = {}
+    for name, tensor in [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]:
+        other = first.setdefault(id(tensor), name)
+        if other != name:
+            tensors[name]["same_as"] = other
+    return {"name": type(module).__name__, "training": module.training, "nodes": nodes, "layers": layers, "tensors": tensors}
+
+
+def _settings(layer: nn.Module) -> dict[str, Any]:
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        return {"num_features": layer.num_features, "eps": layer.eps, "momentum": layer.momentum, "affine": layer.weight is not None}
+    return {"p": layer.p}
+
+
+def _function_name(node: Node) -> str:
+    if isinstance(node.target, torch._ops.OpOverload):
+        return str(node.target)
+    for name, function in ARITHMETIC.items():
+        if node.target is function:
+            return f"operator.{name}"
+    raise PassFailed(f"the graph calls {node.target}, which cannot be kept as data")
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, Node):
+        return {"node": value.name}
+    if isinstance(value, tuple):
+        return {"tuple": [_encode(item) for item in value]}
+    if isinstance(value, list):
+        return [_encode(item) for item in value]
+    if isinstance(value, dict):
+        return {"dict": [[key, _encode(item)] for key, item in value.items()]}
+    for name, kind in NAMED.items():
+        if isinstance(value, kind):
+            return {name: str(value).removeprefix("torch.")}
+    if isinstance(value, torch.device):
+        return {"device": str(value)}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise PassFailed(f"the graph holds a {type(value).__name__}, which cannot be kept as data")
+
+
+def rebuild(data: dict[str, Any], where: str) -> GraphModule:
+    """The module, its tensors empty. Raises `ModelRefused` for anything that is not on the lists above."""
+    try:
+        return _Reader(data, where).module()
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        raise ModelRefused(f"{where}: the graph cannot be read: {type(error).__name__}: {error}", "write the bundle again with mlopt") from error
+
+
+class _Reader:
+    def __init__(self, data: dict[str, Any], where: str) -> None:
+        self.data, self.where = data, where
+        self.nodes: dict[str, Node] = {}
+
+    def refuse(self, what: str) -> ModelRefused:
+        return ModelRefused(f"{self.where}: the graph {what}", "only graphs that mlopt wrote are read")
+
+    def module(self) -> GraphModule:
+        root, graph = nn.Module(), Graph()
+        for path, settings in self.data["layers"].items():
+            kind = LAYERS.get(settings["class"])
+            if kind is None:
+                raise self.refuse(f"has a layer {settings['class']!r}")
+            self._add(root, path, kind(**{key: value for key, value in settings.items() if key != "class"}))
+        made: dict[str, torch.Tensor] = {}
+        for name, spec in self.data["tensors"].items():
+            self._tensor(root, name, spec, made)
+        for entry in self.data["nodes"]:
+            self._node(graph, entry)
+        graph.lint()
+        name = str(self.data["name"])
+        if not NAME.fullmatch(name):
+            raise self.refuse(f"is called {name!r}")
+        module = GraphModule(root, graph, name)
+        module.train(bool(self.data["training"]))
+        return module
+
+    def _path(self, path: Any) -> str:
+        if not (isinstance(path, str) and PATH.fullmatch(path)):
+            raise self.refuse(f"uses the name {path!r}")
+        return path
+
+    def _add(self, root: nn.Module, path: str, child: nn.Module) -> None:
+        parent, _, leaf = self._path(path).rpartition(".")
+        self._holder(root, parent).add_module(leaf, child)
+
+    @staticmethod
+    def _holder(root: nn.Module, path: str) -> nn.Module:
+        for part in path.split(".") if path else []:
+            if part not in root._modules:
+                root.add_module(part, nn.Module())
+            root = root.get_submodule(part)
+        return root
+
+    def _tensor(self, root: nn.Module, path: str, spec: dict[str, Any], made: dict[str, torch.Tensor]) -> None:
+        parent, _, leaf = self._path(path).rpartition(".")
+        holder = self._holder(root, parent)
+        dtype = getattr(torch, str(spec["dtype"]))
+        if not isinstance(dtype, torch.dtype):
+            raise self.refuse(f"has a tensor of type {spec['dtype']!r}")
+        if "same_as" in spec:
+            tensor = made[spec["same_as"]]
+        else:
+            tensor = torch.empty([int(size) for size in spec["shape"]], dtype=dtype)
+            if spec["kind"] == "parameter":
+                tensor = nn.Parameter(tensor, bool(spec["grad"]) and dtype.is_floating_point)
+        made[path] = tensor
+        table = holder._parameters if spec["kind"] == "parameter" else holder._buffers
+        if leaf in holder._modules or hasattr(type(holder), leaf):
+            raise self.refuse(f"uses the name {path!r} twice")
+        table[leaf] = tensor
+
+    def _node(self, graph: Graph, entry: dict[str, Any]) -> None:
+        name, op = str(entry["name"]), entry["op"]
+        if not NAME.fullmatch(name):
+            raise self.refuse(f"uses the name {name!r}")
+        if op == "placeholder":
+            self.nodes[name] = graph.placeholder(name)
+            return
+        args, kwargs = self._decode(entry["args"]), self._decode(entry.get("kwargs", {"dict": []}))
+        if op == "output":
+            graph.output(args[0])
+        elif op in ("call_module", "get_attr"):
+            self.nodes[name] = graph.create_node(op, self._path(entry["target"]), args, kwargs, name)
+        elif op == "call_function":
+            self.nodes[name] = graph.create_node(op, self._function(entry["target"]), args, kwargs, name)
+        else:
+            raise self.refuse(f"has a node {op!r}")
+
+    def _function(self, target: str) -> Any:
+        kind, _, rest = target.partition(".")
+        if kind == "operator" and rest in ARITHMETIC:
+            return ARITHMETIC[rest]
+        name, _, overload = rest.partition(".")
+        if kind == "aten" and NAME.fullmatch(name) and NAME.fullmatch(overload):
+            found = getattr(getattr(torch.ops.aten, name, None), overload, None)
+            if isinstance(found, torch._ops.OpOverload) and all(
+                "str" not in str(argument.type) or argument.name in TEXTS for argument in found._schema.arguments
+            ):
+                return found
+        raise self.refuse(f"calls {target!r}")
+
+    def _decode(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._decode(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        ((kind, inner),) = value.items()
+        if kind == "node":
+            return self.nodes[inner]
+        if kind == "tuple":
+            return tuple(self._decode(item) for item in inner)
+        if kind == "dict":
+            return {str(key): self._decode(item) for key, item in inner}
+        if kind == "device":
+            return torch.device(inner)
+        found = getattr(torch, str(inner), None)
+        if kind not in NAMED or not isinstance(found, NAMED[kind]):
+            raise self.refuse(f"holds {kind!r}")
+        return found
