@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,20 @@ import torch
 from torch import nn
 
 from mlopt.artifact import Artifact, Format, TensorSpec
-from mlopt.data import Data, DataSet, adopt, load_data
+from mlopt.context import RunContext
+from mlopt.data import NO_DATA, Data, DataSet, adopt, load_data
 from mlopt.errors import UsageError
+from mlopt.measuring.compare import Serving
 from mlopt.measuring.files import as_artifact, bench_side_by_side
 from mlopt.model import bundle
 from mlopt.model.inputs import specs_of_tensors
 from mlopt.model.sources import adopt as adopt_module
 from mlopt.model.trust import Trust
 from mlopt.pipeline import Pipeline, Run
-from mlopt.pruning.engine import Declined, Options, Pruned, prune_module
+from mlopt.pruning.budget import Amount
+from mlopt.pruning.engine import Declined, Options, Pruned, Pruner
+from mlopt.pruning.latency import prune_to_latency
+from mlopt.pruning.plan_file import Plan
 from mlopt.recipe import Model, Recipe
 from mlopt.store import Store
 from mlopt.synthesis import build_recipe
@@ -56,6 +61,8 @@ def own_classes(model: nn.Module) -> set[str]:
 
     Raises `UsageError` for one that no other process can import.
     """
+    if isinstance(model, torch.fx.GraphModule):
+        return set()  # written as a graph, which names no class
     names = {f"{type(child).__module__}.{type(child).__qualname__}" for child in model.modules()}
     lost = sorted(name for name in names if name.startswith("__main__.") or "<locals>" in name)
     if lost:
@@ -87,29 +94,56 @@ def prune(
     floor: float = 0.1,
     keep: Sequence[str] = (),
     seed: int = 0,
+    runtime: str = "onnx",
 ) -> Pruned:
     """Cut a copy of `module` to a named budget, and prove it on `inputs` (batch first).
 
     With `data`, batch-norm statistics are estimated again on its training part; `importance="taylor"` needs its labels.
-    Returns `Pruned(module, plan, report)`. Raises `UsageError` for a bad amount or when there is nothing to cut, `PassFailed` when the result
-    cannot be proved.
+    `amount`: `macs:0.5`, `params:0.5`, `channels:0.5`, `latency:0.5` (timed on `runtime`: onnx, torchscript or eager) or `layers:2`.
+    Returns `Pruned(module, plan, report, surgery)`. Raises `UsageError` for a bad amount or when there is nothing to cut, `PassFailed` when the
+    result cannot be proved.
     """
     tensors = _positional(module, inputs)
-    loaded = _data(data, specs_of_tensors(tuple(tensor for tensor in tensors if isinstance(tensor, torch.Tensor))))
+    budget = Amount.parse(str(amount))
+    specs = specs_of_tensors(tuple(tensor for tensor in tensors if isinstance(tensor, torch.Tensor)))
+    loaded = _data(data, specs)
     train = loaded.train if loaded is not None else None
+    losses = taylor_losses(module, train) if importance == "taylor" else ()
     try:
-        pruned = prune_module(
-            module,
-            tensors,
-            str(amount),
-            Options(importance, spread, round_to, floor, tuple(keep), seed),
-            losses=taylor_losses(module, train) if importance == "taylor" else (),
-        )
+        pruner = Pruner(module, tensors, Options(importance, spread, round_to, floor, tuple(keep), seed), losses)
+        pruned = pruner.prune(budget) if budget.metric != "latency" else _to_latency(pruner, budget, specs, runtime)
     except Declined as declined:
         raise UsageError(f"nothing to prune: {declined.reason}") from declined
     if train is not None:
         recalibrate_batch_norm(pruned.module, train)
     return pruned
+
+
+def _to_latency(pruner: Pruner, budget: Amount, specs: tuple[TensorSpec, ...], runtime: str) -> Pruned:
+    trust = Trust(allow_class=tuple(sorted(own_classes(pruner.module))))
+    with tempfile.TemporaryDirectory(prefix="mlopt-prune-") as scratch:
+        head = bundle.Bundle(adopt_module(pruner.module).trunk()[1].origin, specs)
+        bundle.write(Path(scratch), pruner.module, head)
+        dense = Artifact("module", Format.MODULE, Path(scratch), "", "", specs)
+        run = RunContext(NO_DATA, None, trust, pruner.options.seed, "cpu", 1, 1, dense)
+        with Serving(dense, runtime, run) as serving:
+            pruned, trials = prune_to_latency(
+                pruner, 1.0 - budget.remove, lambda made: serving.time_ratio(made.module, head.after(made.module, made.surgery))
+            )
+    best = min(trials, key=lambda trial: abs(trial.ratio.estimate - (1.0 - budget.remove)))
+    report = replace(pruned.report, amount=str(budget), asked=1.0 - budget.remove, reached=best.ratio.estimate)
+    return replace(pruned, report=report)
+
+
+def apply_plan(module: nn.Module, inputs: Inputs, plan: str | Path | Plan) -> Pruned:
+    """Cut a copy of `module` as a `plan.json` (or the `plan` of another pruning) says, and prove it on `inputs`.
+
+    Raises `UsageError` when the plan is for another architecture, `PassFailed` when the result cannot be proved.
+    """
+    try:
+        return Pruner(module, _positional(module, inputs)).apply_plan(plan if isinstance(plan, Plan) else Plan.read(Path(plan)))
+    except Declined as declined:
+        raise UsageError(f"nothing to prune: {declined.reason}") from declined
 
 
 def _data(data: Data | str | None, specs: tuple[TensorSpec, ...]) -> DataSet | None:

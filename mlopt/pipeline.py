@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlopt import __version__, record
-from mlopt.artifact import Artifact, Format, sha256_json
+from mlopt.artifact import Artifact, Format, sha256_file, sha256_json
 from mlopt.check import Checker
 from mlopt.context import RunContext
 from mlopt.data import DataSet
@@ -29,6 +29,8 @@ from mlopt.store import Store, explain_os_error, publish_dir, publish_file, writ
 
 Say = Callable[[str], None]
 FITTING = ("train", "finetune", "distill")
+PLAN = "plan.json"
+"""What a pruning decided, beside its bundle."""
 
 
 @dataclass
@@ -150,6 +152,7 @@ class Pipeline:
                 "device": self._context.device,
                 "nproc": self.recipe.nproc if step.step.pass_ in FITTING else 1,
                 "parity_samples": self.recipe.parity.samples,
+                "plan": _sha256_of(getattr(step.step, "plan", None)),
                 "versions": {"mlopt": __version__, **{name: version_of(name) for name in PACKAGES}},
             }
         )
@@ -260,6 +263,8 @@ class Pipeline:
         """Put the newest trunk and every export under their final names."""
         if trunk:
             publish_dir(result.root, self.directory / "model")
+            if (result.root / PLAN).is_file():
+                publish_file(result.root / PLAN, self.directory / f"{step.name.replace('prune', 'plan')}.json")
         else:
             target = self.directory / "exports"
             target.mkdir(exist_ok=True)
@@ -304,6 +309,14 @@ class Pipeline:
 
         record.write(self.directory, self._record)
         write_reports(self.directory, self._record)
+
+
+def _sha256_of(path: str | None) -> str | None:
+    """The content of a file that a pass reads besides its input. Raises `UsageError` when it cannot be read."""
+    try:
+        return None if path is None else sha256_file(Path(path))
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", "give the plan.json of a pruning") from error
 
 
 def pick_device(wanted: str) -> str:

@@ -6,6 +6,7 @@ One class a pass, told apart by its `pass:` key. Unknown and duplicate keys, YAM
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -44,6 +45,9 @@ class _Trainer(_Frozen):
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="Share of the steps over which the rate rises; cosine decay follows.")
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     max_steps: Positive | None = None
+    part: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = Field(
+        (0.0, 1.0), description="The part of one learning-rate schedule that this step covers: iterative pruning restarts it at great cost."
+    )
 
 
 class Train(_Trainer):
@@ -66,20 +70,59 @@ class Distill(_Trainer):
     alpha: Annotated[float, Field(ge=0, le=1)] = Field(0.5, description="Weight of the teacher's term; the labels get the rest.")
 
 
+BUDGETS = ("macs", "params", "channels", "latency", "layers")
+
+
+def amount_problem(text: str) -> tuple[str, str] | None:
+    """What is wrong with an amount to prune, and what to write instead; None when nothing is."""
+    metric, _, number = text.rpartition(":")
+    try:
+        value = float(number)
+    except ValueError:
+        value = -1.0
+    if metric not in ("", *BUDGETS):
+        return f"'{metric}' is not a budget", "use 0.5, macs:0.5, params:0.5, channels:0.5, latency:0.5 or layers:2"
+    if metric == "layers":
+        return None if value >= 1 and value == int(value) else (f"'{number}' is not a number of blocks", "layers:2 drops the two that matter least")
+    if not 0 < value < 1:
+        return f"the amount to prune is {number}: it must lie between 0 and 1", "--prune 0.5 removes half of the MACs"
+    return None
+
+
 class Prune(_Frozen):
-    """Structured pruning to a named budget."""
+    """Pruning to a named budget: whole channels, heads and blocks; or zeros without smaller shapes."""
 
     pass_: Literal["prune"] = Field("prune", alias="pass")
-    amount: str = Field("macs:0.5", description="macs:0.5, params:0.5 or channels:0.5: the share that goes.")
-    importance: Literal["l2", "taylor"] = "l2"
-    spread: Literal["uniform", "global"] = "uniform"
+    kind: Literal["structured", "unstructured", "2:4"] = "structured"
+    amount: str = Field(
+        "macs:0.5",
+        description="The share that goes: macs:0.5, params:0.5, channels:0.5, latency:0.5 (measured), layers:2 (blocks). Zeros: a share of weights.",
+    )
+    importance: Literal["l2", "l1", "taylor", "bn", "random"] = "l2"
+    spread: Literal["uniform", "global"] = Field("uniform", description="The same share of every width, or the lowest scores wherever they are.")
+    keep: tuple[str, ...] = Field((), description="Regular expressions: weights whose names match keep their width.")
+    plan: str | None = Field(None, description="A plan.json to apply, instead of an amount.")
+    runtime: Literal["onnx", "torchscript", "eager"] = Field("onnx", description="Where latency:... is measured, and what zeros gain.")
     round_to: Positive = Field(8, description="Widths stay multiples of this.")
     floor: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="No width falls below this share of itself.")
     recalibrate: bool = Field(True, description="Estimate batch-norm statistics again on training data, before any training.")
 
+    @field_validator("keep")
+    @classmethod
+    def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"'{pattern}' is no regular expression: {error}") from error
+        return value
+
     @field_validator("amount", mode="before")
     @classmethod
     def _amount(cls, value: Any) -> str:
+        problem = amount_problem(str(value))
+        if problem is not None:
+            raise ValueError("; ".join(problem))
         return str(value)
 
 

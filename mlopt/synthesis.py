@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from mlopt.errors import UnknownBackend, UsageError
-from mlopt.recipe import Aoti, Bench, Distill, Finetune, Model, Onnx, Prune, Quantize, Recipe, TensorRT, TorchScript
+from mlopt.recipe import Aoti, Bench, Distill, Finetune, Model, Onnx, Prune, Quantize, Recipe, TensorRT, TorchScript, amount_problem
 
 EXPORTS = ("torchscript", "onnx", "aoti", "tensorrt")
 PRECISIONS = ("int8", "fp16")
@@ -29,25 +29,41 @@ def tensorrt_flavours() -> list[Literal["rtx", "tensorrt"]]:
 
 def check_amount(text: str) -> None:
     """Refuse a bad amount before anything is loaded. Raises `UsageError`."""
-    metric, _, number = text.rpartition(":")
-    try:
-        value = float(number)
-    except ValueError:
-        value = -1.0
-    if metric not in ("", "macs", "params", "channels", "latency"):
-        raise UsageError(f"--prune {text}: '{metric}' is not a budget", "use 0.5, macs:0.5, params:0.5 or channels:0.5")
-    if metric == "latency":
-        raise UsageError("--prune latency:... is not built yet", f"name what to cut instead: --prune macs:{number}")
-    if not 0 < value < 1:
-        raise UsageError(f"--prune {text}: the amount must lie between 0 and 1", "--prune 0.5 removes half of the MACs")
+    problem = amount_problem(text)
+    if problem is not None:
+        raise UsageError(f"--prune {text}: {problem[0]}", problem[1])
+
+
+def _recovery(finetune: int, distill: int, extra: dict[str, Any], index: int, count: int) -> list[Any]:
+    """Part `index` of `count` of the training that follows pruning; all parts are one learning-rate schedule."""
+
+    def epochs(total: int) -> int:
+        return total * (index + 1) // count - total * index // count
+
+    kinds: list[tuple[type[Finetune] | type[Distill], int]] = [(Finetune, finetune), (Distill, distill)]
+    part = (index / count, (index + 1) / count)
+    return [kind(epochs=epochs(total), part=part, **extra) for kind, total in kinds if epochs(total)]
+
+
+def _pruning(amount: str, settings: dict[str, Any], iterations: int, finetune: int, distill: int, extra: dict[str, Any]) -> list[Any]:
+    """One cut and its recovery, or several smaller ones that reach the same share together."""
+    metric, _, number = amount.partition(":")
+    if iterations > 1 and (metric in ("layers", "latency") or settings.get("kind", "structured") != "structured"):
+        raise UsageError(f"--iterations is not for --prune {amount}", "use macs, params or channels, or leave out --iterations")
+    steps: list[Any] = []
+    for index in range(iterations):
+        each = amount if iterations == 1 else f"{metric}:{1 - (1 - float(number)) ** (1 / iterations):.6g}"
+        steps.append(Prune(amount=each, **settings))
+        steps += _recovery(finetune, distill, extra, index, iterations)
+    return steps
 
 
 def build_recipe(
     model: Model,
     *,
     prune: str | None = None,
-    importance: str = "l2",
-    round_to: int = 8,
+    pruning: dict[str, Any] | None = None,
+    iterations: int = 1,
     finetune: int = 0,
     distill: int = 0,
     training: dict[str, Any] | None = None,
@@ -74,11 +90,12 @@ def build_recipe(
     extra = training or {}
     if prune is not None:
         check_amount(prune)
-        steps.append(Prune(amount=prune if ":" in prune else f"macs:{prune}", importance=importance, round_to=round_to))
-    if finetune:
-        steps.append(Finetune(epochs=finetune, **extra))
-    if distill:
-        steps.append(Distill(epochs=distill, **extra))
+        settings = {"runtime": "onnx" if "onnx" in export or not export else "torchscript", **(pruning or {})}
+        steps += _pruning(prune if ":" in prune else f"macs:{prune}", settings, iterations, finetune, distill, extra)
+    elif pruning and pruning.get("plan"):
+        steps += _pruning("macs:0.5", pruning, 1, finetune, distill, extra)
+    else:
+        steps += _recovery(finetune, distill, extra, 0, 1)
     if "torchscript" in export:
         steps.append(TorchScript())
     wants_onnx = "onnx" in export or "tensorrt" in export or bool(quantize)

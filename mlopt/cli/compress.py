@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 
 from mlopt.cli.common import comma, input_option, ints, output_options, stack, trust_options
+from mlopt.errors import UsageError
 
 leaf_options = stack(
     click.option("--quantize", multiple=True, callback=comma, metavar="int8,fp16", help="One ONNX file a precision and target."),
@@ -26,12 +28,32 @@ run_options = stack(
 )
 
 
+pruning_options = stack(
+    click.option("--sparsity", type=click.Choice(["unstructured", "2:4"]), help="Zeros in place of smaller shapes; AMOUNT is their share."),
+    click.option("--importance", type=click.Choice(["l2", "l1", "taylor", "bn", "random"]), default="l2", show_default=True),
+    click.option("--spread", type=click.Choice(["uniform", "global"]), default="uniform", show_default=True, help="The same share of every width?"),
+    click.option("--keep", multiple=True, metavar="REGEX", help="Weights whose names match keep their width."),
+    click.option("--round-to", type=click.IntRange(min=1), default=8, show_default=True, help="Widths stay multiples of this."),
+)
+
+
+def pruning_of(options: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the prune pass from `pruning_options`."""
+    settings = {key: options[key] for key in ("importance", "spread", "keep", "round_to")}
+    for pattern in options["keep"]:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UsageError(f"--keep {pattern} is no regular expression: {error}", "quote it, and escape dots: --keep 'layer1\\.'") from error
+    return settings | ({"kind": options["sparsity"]} if options["sparsity"] else {})
+
+
 @click.command(short_help="the main job")
 @click.argument("model")
 @run_options
-@click.option("--prune", metavar="AMOUNT", help="0.5 (half of the MACs), macs:0.5, params:0.5, channels:0.5")
-@click.option("--importance", type=click.Choice(["l2", "taylor"]), default="l2", show_default=True)
-@click.option("--round-to", type=click.IntRange(min=1), default=8, show_default=True, help="Widths stay multiples of this.")
+@click.option("--prune", metavar="AMOUNT", help="0.5 (half of the MACs), macs:0.5, params:0.5, channels:0.5, latency:0.5, layers:2")
+@pruning_options
+@click.option("--iterations", type=click.IntRange(min=1), default=1, show_default=True, help="Prune and train in so many rounds.")
 @click.option("--finetune", type=click.IntRange(min=0), default=0, metavar="EPOCHS", help="Train on the labels after pruning.")
 @click.option("--distill", type=click.IntRange(min=0), default=0, metavar="EPOCHS", help="Train with the unpruned model as teacher.")
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True)
@@ -54,8 +76,8 @@ def command(**options: Any) -> int:
     return compress_like(
         options,
         prune=options["prune"],
-        importance=options["importance"],
-        round_to=options["round_to"],
+        pruning=pruning_of(options),
+        iterations=options["iterations"],
         finetune=options["finetune"],
         distill=options["distill"],
         training={"lr": options["lr"], "batch_size": options["train_batch"]},

@@ -15,6 +15,7 @@ from mlopt.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, Interrupted
 
 COMMANDS = {
     "compress": "prune, fine-tune, quantize, export, check, measure, report: the main job",
+    "prune": "prune only, or apply a plan",
     "run": "the same, from a recipe",
     "train": "only the trunk of a recipe: train or fine-tune, give a bundle",
     "export": "exports only: TorchScript, ONNX, AOTInductor, TensorRT",

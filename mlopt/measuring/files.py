@@ -33,7 +33,7 @@ def as_artifact(text: str, trust: Trust, given: tuple[TensorSpec, ...], scratch:
         else:
             check_runs(source.module, specs)
         root = Path(tempfile.mkdtemp(dir=scratch))
-        bundles.write(root, source.module, bundles.Bundle(source.bundle.origin, specs, source.bundle.surgeries))
+        bundles.write(root, source.module, replace(source.bundle, inputs=specs))
         return Artifact(text, Format.MODULE, root, "", "", specs)
     assert source.path is not None
     specs = given

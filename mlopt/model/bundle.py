@@ -10,7 +10,7 @@ Loading rebuilds the dense module (on the meta device where that works), replays
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,18 @@ class Bundle:
     origin: dict[str, Any]
     inputs: tuple[TensorSpec, ...]
     surgeries: tuple[Surgery, ...] = field(default=())
+    sparse: tuple[str, ...] = ()
+    """Weights whose zeros stay zeros when the module is trained further."""
 
     def cut(self, surgery: Surgery) -> Bundle:
         """The same bundle with one more surgery."""
-        return Bundle(self.origin, self.inputs, (*self.surgeries, surgery))
+        return replace(self, surgeries=(*self.surgeries, surgery))
+
+    def after(self, module: nn.Module, surgery: Surgery) -> Bundle:
+        """The bundle of a pruned module: one surgery more, or the module's own graph when the cut had to rewrite it."""
+        if isinstance(module, torch.fx.GraphModule):
+            return Bundle(origin_of(module), self.inputs, (), tuple(name for name in self.sparse if name in dict(module.named_parameters())))
+        return self.cut(surgery)
 
 
 def origin_of(module: nn.Module) -> dict[str, Any]:
@@ -68,6 +76,8 @@ def write(directory: Path, module: nn.Module, bundle: Bundle) -> None:
         tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     save_file(tensors, directory / "weights.safetensors")
     head = {"schema_version": SCHEMA_VERSION, **bundle.origin, "inputs": [spec.to_json() for spec in bundle.inputs]}
+    if bundle.sparse:
+        head["sparse"] = list(bundle.sparse)
     (directory / "model.json").write_text(json.dumps(head, indent=1, sort_keys=True) + "\n")
     cuts = [surgery.to_json() for surgery in bundle.surgeries]
     (directory / "surgery.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION, "surgeries": cuts}) + "\n")
@@ -83,7 +93,8 @@ def read_head(directory: Path) -> Bundle:
                 raise ModelRefused(f"{directory} was written by a newer mlopt (schema {data['schema_version']})", "upgrade mlopt")
         origin = {key: head[key] for key in ("factory", "arguments", "structure", "graph") if key in head}
         inputs = tuple(TensorSpec.from_json(spec) for spec in head["inputs"])
-        return Bundle(origin, inputs, tuple(Surgery(**data) for data in cuts["surgeries"]))
+        sparse = tuple(str(name) for name in head.get("sparse", ()))
+        return Bundle(origin, inputs, tuple(Surgery(**data) for data in cuts["surgeries"]), sparse)
     except OSError as error:
         raise ModelRefused(f"{directory} is not a whole bundle: {error}", "a bundle holds model.json, surgery.json, weights.safetensors") from error
     except (ValueError, KeyError, TypeError) as error:

@@ -162,7 +162,7 @@ class _Reader:
             if spec["kind"] == "parameter":
                 tensor = nn.Parameter(tensor, bool(spec["grad"]) and dtype.is_floating_point)
         made[path] = tensor
-        table = holder._parameters if spec["kind"] == "parameter" else holder._buffers
+        table: dict[str, Any] = holder._parameters if spec["kind"] == "parameter" else holder._buffers
         if leaf in holder._modules or hasattr(type(holder), leaf):
             raise self.refuse(f"uses the name {path!r} twice")
         table[leaf] = tensor

@@ -13,7 +13,7 @@ from torch import nn
 
 from mlopt.errors import UsageError
 
-MODULE_PREFIXES = ("torch.nn.", "torchvision.models.", "torchvision.ops.", "mlopt.pruning.attention.")
+MODULE_PREFIXES = ("torch.nn.", "torchvision.models.", "torchvision.ops.", "mlopt.pruning.attention.", "mlopt.pruning.depth.")
 """Where `nn.Module` subclasses are accepted without asking: they are only rebuilt from plain attributes, never constructed."""
 
 FUNCTIONS = frozenset(

@@ -56,7 +56,7 @@ class FitPass:
             out.unlink()
         else:
             module.to(run.device)
-            done = fit(module, run.data.train, self._objective(run), self.config, run.seed, run.device, progress=run.say)
+            done = fit(module, run.data.train, self._objective(run), self.config, run.seed, run.device, progress=run.say, sparse=head.sparse)
             module.cpu()
             metrics = {"steps": done.steps, "losses": list(done.losses), "seconds": done.seconds}
         module.eval()

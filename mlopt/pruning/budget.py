@@ -13,7 +13,7 @@ from mlopt.errors import UsageError
 from mlopt.pruning.coupling import Counter, Counts, Group
 from mlopt.pruning.propagation import Propagation
 
-METRICS = ("macs", "params", "channels")
+METRICS = ("macs", "params", "channels", "latency", "layers")
 FEW = 64
 CLOSE_ENOUGH = 0.005
 """Half a point of the dense metric: nearer than that, rounding is not mended further."""
@@ -21,24 +21,26 @@ CLOSE_ENOUGH = 0.005
 
 @dataclass(frozen=True)
 class Amount:
-    """`metric` is what is counted, `remove` the share of it that goes, in (0, 1)."""
+    """`metric` is what is counted, `remove` the share of it that goes, in (0, 1); of `layers`, how many blocks go."""
 
     metric: str
     remove: float
 
     @classmethod
     def parse(cls, text: str) -> Amount:
-        """`0.5`, `macs:0.5`, `params:0.5`, `channels:0.5`. Raises `UsageError`."""
+        """`0.5`, `macs:0.5`, `params:0.5`, `channels:0.5`, `latency:0.5`, `layers:2`. Raises `UsageError`."""
         metric, _, number = str(text).rpartition(":")
         metric = metric or "macs"
         try:
             remove = float(number)
         except ValueError:
             remove = math.nan
-        if metric == "latency":
-            raise UsageError("pruning to a latency is not built yet", f"name what to halve: --prune macs:{number}")
         if metric not in METRICS:
-            raise UsageError(f"'{metric}' is not a budget", "use macs:0.5 (the default), params:0.5 or channels:0.5")
+            raise UsageError(f"'{metric}' is not a budget", "use macs:0.5 (the default), params:0.5, channels:0.5, latency:0.5 or layers:2")
+        if metric == "layers":
+            if not (remove >= 1 and remove == int(remove)):
+                raise UsageError(f"layers:{number} is not a number of blocks", "layers:2 drops the two residual blocks that matter least")
+            return cls(metric, remove)
         if not 0.0 < remove < 1.0:
             raise UsageError(f"the amount to prune is {number}: it must lie between 0 and 1", "--prune 0.5 removes half of the MACs")
         return cls(metric, remove)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -16,12 +17,13 @@ from torch.nn.utils import parametrize
 
 from mlopt.errors import PassFailed, UsageError, first_line
 from mlopt.model.capture import batch_is_free, capture
-from mlopt.pruning import mend
+from mlopt.pruning import depth, mend
 from mlopt.pruning.budget import Amount, Widths, choose, solve
 from mlopt.pruning.coupling import Counter, Counts, Group, find_groups, has_rule, propagate
 from mlopt.pruning.graph import Reference, Unwritten, rewrite
 from mlopt.pruning.importance import mean_gradients, score_classes
-from mlopt.pruning.proof import Proof, prove, trains
+from mlopt.pruning.plan_file import Plan, describe_group
+from mlopt.pruning.proof import TOLERANCE, Proof, prove, trains
 from mlopt.pruning.propagation import Propagation
 from mlopt.pruning.surgery import LEAVES, Surgery, apply, cut_tensor, holders, leaf_changes, plan_weights, relink
 
@@ -66,15 +68,18 @@ class PruneReport:
     statistics: int = 0
     rounding: dict[str, float] = field(default_factory=dict)
     note: str = ""
+    layers: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """MACs of each layer for one sample, before and after, by module path."""
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """A pruned copy, the cut as data, and the report. On the graph rung `module` is a `torch.fx.GraphModule`."""
+    """A pruned copy, the decisions, the report, and the cut as data. On the graph rung `module` is a `torch.fx.GraphModule`."""
 
     module: nn.Module
-    plan: Surgery
+    plan: Plan
     report: PruneReport
+    surgery: Surgery
 
 
 @dataclass
@@ -108,7 +113,9 @@ def check_weights(module: nn.Module) -> None:
     """Raises `UsageError` for a module without weights or on the meta device."""
     tensors = [tensor for _, _, _, tensor in holders(module)]
     if any(tensor.is_meta for tensor in tensors):
-        raise UsageError(f"{type(module).__name__} is on the meta device: it has shapes but no weights", "load the weights first (module.to_empty is not enough)")
+        raise UsageError(
+            f"{type(module).__name__} is on the meta device: it has shapes but no weights", "load the weights first (module.to_empty is not enough)"
+        )
     if any(isinstance(tensor, nn.UninitializedParameter) for tensor in tensors):
         raise UsageError(f"{type(module).__name__} has lazy layers without weights", "run it once on an example input first")
 
@@ -175,6 +182,7 @@ class Choice:
     after: Counts
     reached: float
     rounding: dict[str, float]
+    scores: list[NDArray[np.float64]]
 
 
 class Pruner:
@@ -210,6 +218,10 @@ class Pruner:
         Raises `UsageError` for a bad amount, `Declined` when there is nothing to cut, `PassFailed` when no rung of the ladder can be proved.
         """
         budget = Amount.parse(amount) if isinstance(amount, str) else amount
+        if budget.metric == "layers":
+            return self._leave_out(int(budget.remove))
+        if budget.metric == "latency":
+            raise UsageError("a latency has to be measured", "prune_to_latency does; here, name what to count: macs:0.5")
         full = self._choose_best(budget)
         problem, reason = "", ""
         partly: Choice | None = None
@@ -263,12 +275,18 @@ class Pruner:
             "importance_kept": _importance_kept(scores, kept),
             "importance_kept_unrounded": _importance_kept(scores, widths.ideal),
         }
-        return Choice(found, groups, replace(widths, kept=kept.astype(np.int64)), dropped, before, after, reached, rounding)
+        return Choice(found, groups, replace(widths, kept=kept.astype(np.int64)), dropped, before, after, reached, rounding, scores)
 
-    def _report(self, choice: Choice, budget: Amount, rung: str, reason: str, module: nn.Module, plan: Surgery, proof: Proof) -> Pruned:
+    def _report(self, choice: Choice, budget: Amount, rung: str, reason: str, module: nn.Module, surgery: Surgery, proof: Proof) -> Pruned:
         own_tensors(module, self.weights.values())
         groups = [
-            {"name": g.name, "kind": "heads" if g.unit > 1 else "channels", "before": len(g.classes) * g.unit, "after": int(k) * g.unit, "unit": g.unit}
+            {
+                "name": g.name,
+                "kind": "heads" if g.unit > 1 else "channels",
+                "before": len(g.classes) * g.unit,
+                "after": int(k) * g.unit,
+                "unit": g.unit,
+            }
             for g, k in zip(choice.groups, choice.widths.kept.tolist(), strict=True)
         ]
         report = PruneReport(
@@ -286,8 +304,87 @@ class Pruner:
             statistics=sum(1 for _ in _cut_statistics(choice.found.flow, choice.dropped)),
             rounding=choice.rounding,
             note=_missed(choice.widths, choice.reached, budget),
+            layers=_macs_by_module(choice.found, choice.dropped),
         )
-        return Pruned(module, plan, report)
+        why = f"lowest {self.options.importance} for {budget}"
+        flow = choice.found.flow
+        described = [describe_group(g, flow, choice.dropped, score, why) for g, score in zip(choice.groups, choice.scores, strict=True)]
+        plan = Plan(str(budget), self.options.importance, flow.soft, self._shapes(), described)
+        return Pruned(module, plan, report, surgery)
+
+    def _shapes(self) -> dict[str, list[int]]:
+        return {name: list(tensor.shape) for name, tensor in self.weights.items() if tensor.ndim > 1}
+
+    def apply_plan(self, plan: Plan) -> Pruned:
+        """Cut as a plan says, and prove it. Raises `UsageError` when the plan does not fit, `Declined` when it cuts nothing."""
+        plan.check(self._shapes())
+        if plan.blocks():
+            return self._leave_out(plan.blocks())
+        found = self.found(plan.statistics)
+        dropped = plan.dropped(found.flow)
+        if not dropped.any():
+            raise Declined("the plan cuts nothing")
+        counter = found.counter()
+        kept = np.array([np.count_nonzero(~dropped[group.classes]) for group in found.groups])
+        before = counter.of_widths(np.array([len(group.classes) for group in found.groups], dtype=float))
+        after = counter.of_mask(dropped, kept.astype(float))
+        reached = after.macs / before.macs
+        widths = Widths(kept, reached, reached, reached, reached, kept.astype(float))
+        scores = score_classes(found.flow, found.groups, self.weights, "l2")
+        choice = Choice(found, found.groups, widths, dropped, before, after, reached, {}, scores)
+        reason = ""
+        for rung, attempt in ((MODULE, self.as_module), (GRAPH, self.as_graph)):
+            outcome = attempt(found, dropped)
+            if isinstance(outcome, tuple):
+                made = self._report(choice, Amount("macs", 1 - reached), rung, reason, *outcome)
+                return replace(made, plan=plan, report=replace(made.report, amount=plan.amount, importance=plan.importance))
+            reason = f"forward has sizes written in that no attribute holds: {outcome}"
+        raise PassFailed(f"the plan gives a network that cannot be proved: {reason}", "prune this checkpoint by a budget instead")
+
+    def _leave_out(self, which: int | set[str]) -> Pruned:
+        """Drop the residual blocks that matter least (how many), or those at these paths."""
+        count = which if isinstance(which, int) else len(which)
+        blocks = depth.weigh(self.module, self.inputs, depth.candidates(self.module, self.inputs))
+        free = [block for block in blocks if not any(re.search(pattern, block.path) for pattern in self.options.keep)]
+        if len(free) <= count:
+            what = f"{len(free)} residual blocks can be left out" if free else "no repeated residual block gives back what it is given"
+            raise Declined(f"{what}, and one must stay" if free else what)
+        if isinstance(which, set) and not which <= {block.path for block in free}:
+            raise UsageError(f"the plan leaves out {', '.join(sorted(which))}: not all of them are residual blocks here")
+        gone = [b for b in free if b.path in which] if isinstance(which, set) else sorted(free, key=lambda block: block.importance)[:count]
+        surgery = depth.leave_out(gone)
+        pruned = apply(share_copy(self.module), surgery)
+        error, moved = depth.prove_depth(self.module, pruned, gone, self.inputs)
+        if error > TOLERANCE:
+            raise PassFailed(f"the shallower module differs by {error:.2e} from the dense one with {count} blocks bypassed")
+        proof = Proof(True, error, TOLERANCE, moved, (), "dense module with the blocks bypassed", trained=trains(pruned, self.inputs))
+        own_tensors(pruned, self.weights.values())
+        before, after = (
+            _whole_counts(label(m, p, self.batch)) for m, p in ((self.module, self.program), (pruned, capture(pruned, self.inputs, has_rule)))
+        )
+        paths = {block.path for block in gone}
+        report = PruneReport(
+            amount=f"layers:{count}",
+            importance="output change",
+            asked=1 - count / len(blocks),
+            reached=1 - count / len(blocks),
+            rung=MODULE,
+            rung_reason="",
+            before=before,
+            after=after,
+            proof=proof,
+            groups=[
+                {"name": b.path, "kind": "block", "before": 1, "after": int(b.path not in paths), "unit": 1, "importance": b.importance}
+                for b in blocks
+            ],
+            unknown_operators={},
+        )
+        groups = [
+            {"name": b.path, "kind": "block", "kept": b.path not in paths, "importance": float(f"{b.importance:.4g}"),
+             "reason": "the output changes least without it" if b.path in paths else "whole"} for b in blocks
+        ]  # fmt: skip
+        plan = Plan(report.amount, report.importance, False, self._shapes(), groups)
+        return Pruned(pruned, plan, report, surgery)
 
     @staticmethod
     def _reference(found: Analysis, dropped: NDArray[np.bool_]) -> Callable[..., list[torch.Tensor]] | None:
@@ -363,6 +460,10 @@ class Pruner:
         return flow, dropped
 
 
+def _whole_counts(found: Analysis) -> Counts:
+    return found.counter().of_widths(np.array([len(group.classes) for group in found.groups], dtype=float))
+
+
 def prune_module(
     module: nn.Module,
     inputs: tuple[Any, ...],
@@ -389,6 +490,18 @@ def _cut_statistics(flow: Propagation, dropped: NDArray[np.bool_]) -> Iterable[A
             if any(dropped[flow.labels.find(dim)].any() for dim in flow.values.get(source) or []):
                 yield node
                 break
+
+
+def _macs_by_module(found: Analysis, dropped: NDArray[np.bool_]) -> dict[str, tuple[float, float]]:
+    """MACs of every module that does any, before and after the cut, for one sample."""
+    path_of = {node.name: (mend.enclosing(node) or [""])[0] for node in found.flow.values}
+    out: dict[str, tuple[float, float]] = {}
+    for term in found.flow.macs:
+        before, after = out.get(path_of[term.node], (0.0, 0.0))
+        whole = term.constant * math.prod(len(dim) for dim in term.dims) / found.batch
+        left = term.constant * math.prod(int(np.count_nonzero(~dropped[found.flow.labels.find(dim)])) for dim in term.dims) / found.batch
+        out[path_of[term.node]] = (before + whole, after + left)
+    return out
 
 
 def _importance_kept(scores: list[NDArray[np.float64]], kept: NDArray[np.float64]) -> float:

@@ -57,7 +57,9 @@ class Cut:
 
         Raises `Unwritten` for an operator whose sizes are not known here.
         """
-        args, kwargs, name = list(node.args), dict(node.kwargs), op_name(node)
+        name = op_name(node)
+        args: list[Any] = list(node.args)
+        kwargs: dict[str, Any] = dict(node.kwargs)
         value = self.flow.values[node]
         if name in SIZES_AT:
             args[SIZES_AT[name]] = self._sizes(args[SIZES_AT[name]], value, scaled)
@@ -70,7 +72,7 @@ class Cut:
         elif name in ("slice", "slice_copy"):
             self._slice(node, args)
         elif name == "select":
-            labels = self.flow.of(node.args[0])[int(args[1])]
+            labels = self.flow.of(args[0])[int(args[1])]
             args[2] = int(np.count_nonzero(self.stays(labels)[: int(args[2]) % len(labels)]))
         elif name.startswith("conv"):
             self._groups(node, args, kwargs, name)
@@ -282,7 +284,7 @@ class _Writer:
             made = kind(len(self.tensors[where[2]]), eps=eps, momentum=momentum or 0.1, affine=where[0] is not None)
             for key, item in zip(keys, where, strict=True):
                 if item is not None:
-                    table = made._buffers if key.startswith("running") else made._parameters
+                    table: dict[str, Any] = made._buffers if key.startswith("running") else made._parameters
                     table[key] = self.tensors[item]
                 elif key in made._parameters:
                     made._parameters[key] = None

@@ -105,6 +105,7 @@ def renewed(value: Any, sizes: dict[int, int]) -> Any:
 
 def proposals(candidates: list[Candidate]) -> Iterator[tuple[Candidate, ...]]:
     """Sets of candidates to try: none, all likely ones, all, then every single one, pair, ..."""
+
     def once(chosen: list[Candidate]) -> tuple[Candidate, ...]:
         return tuple({(c.class_name, c.attribute): c for c in chosen}.values())
 
@@ -126,5 +127,8 @@ def with_candidates(surgery: Surgery, chosen: tuple[Candidate, ...]) -> Surgery:
     attributes = {path: dict(changes) for path, changes in surgery.attributes.items()}
     for candidate in chosen:
         for path, old, new in candidate.changes:
-            attributes.setdefault(path, {})[candidate.attribute] = [list(old) if isinstance(old, tuple) else old, list(new) if isinstance(new, tuple) else new]
+            attributes.setdefault(path, {})[candidate.attribute] = [
+                list(old) if isinstance(old, tuple) else old,
+                list(new) if isinstance(new, tuple) else new,
+            ]
     return Surgery(surgery.weights, attributes, surgery.modules)

@@ -166,8 +166,8 @@ def _compare(
         plain = seeded(run(dense), states.dense)
     if [t.shape for t in got] != [t.shape for t in want]:
         raise ValueError(f"the pruned module gives {[tuple(t.shape) for t in got]}, the dense one {[tuple(t.shape) for t in want]}")
-    error = max((_distance(a, b) for a, b in zip(got, want, strict=True)), default=0.0)
-    moved = max((_distance(a, b) for a, b in zip(want, plain, strict=True)), default=0.0)
+    error = max((distance(a, b) for a, b in zip(got, want, strict=True)), default=0.0)
+    moved = max((distance(a, b) for a, b in zip(want, plain, strict=True)), default=0.0)
     precision = str(got[0].dtype).removeprefix("torch.") if got else "none"
     # In float64 a moved output of exactly nothing can only mean that the cut channels are dead.
     sharp = error <= SHARP * moved or (dtype is torch.float64 and moved <= 1e-13 and error <= 1e-13)
@@ -207,7 +207,7 @@ def trains(pruned: nn.Module, inputs: tuple[Any, ...]) -> bool:
     return any(gradient is not None for gradient in gradients)
 
 
-def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
+def distance(a: torch.Tensor, b: torch.Tensor) -> float:
     """Largest difference relative to the largest reference value; infinite when either holds a NaN."""
     if a.numel() == 0:
         return 0.0

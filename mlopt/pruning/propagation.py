@@ -124,7 +124,8 @@ class Propagation:
             return self._placeholder(node)
         if node.op == "output":
             # What comes before the user's outputs are weights and buffers that forward writes into.
-            returned = node.args[0][len(node.args[0]) - len(self.program.graph_signature.user_outputs) :]
+            results: Any = node.args[0]
+            returned = results[len(results) - len(self.program.graph_signature.user_outputs) :]
             for source in returned:
                 if isinstance(source, Node):
                     self.pin_value(self.values[source])

@@ -21,7 +21,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from mlopt.pruning.propagation import Propagation
 
 ATTENTION = "mlopt.pruning.attention.PrunedMultiheadAttention"
-REPLACEMENTS = frozenset({ATTENTION})
+SKIPPED = "mlopt.pruning.depth.Skipped"
+REPLACEMENTS = frozenset({ATTENTION, SKIPPED})
 """The only classes that a surgery may name."""
 
 
@@ -113,7 +114,12 @@ def replace_class(root: nn.Module, path: str, name: str) -> nn.Module:
     kind = getattr(importlib.import_module(module_name), class_name)
     old = root.get_submodule(path)
     new: nn.Module = kind.__new__(kind)
-    new.__dict__.update(old.__dict__)
+    if name == SKIPPED:  # its weights go; what others read of it (a layer's number, its kind of attention) stays
+        nn.Module.__init__(new)
+        new.training = old.training
+        new.__dict__.update({key: value for key, value in vars(old).items() if not key.startswith("_") and key != "training"})
+    else:
+        new.__dict__.update(old.__dict__)
     if not path:
         return new
     parent, _, key = path.rpartition(".")
@@ -177,5 +183,17 @@ def leaf_changes(module: nn.Module, surgery: Surgery, heads: dict[str, int], sof
             surgery.set(path, "_qkv_same_embed_dim", child._qkv_same_embed_dim, False)
 
 
-LEAVES = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.EmbeddingBag, nn.PReLU, nn.MultiheadAttention, nn.RNNBase)
+LEAVES = (
+    _ConvNd,
+    nn.Linear,
+    _NormBase,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.Embedding,
+    nn.EmbeddingBag,
+    nn.PReLU,
+    nn.MultiheadAttention,
+    nn.RNNBase,
+)
 """Classes whose sizes `leaf_changes` knows; `mend` leaves their attributes alone."""

@@ -189,11 +189,45 @@ def _why_not_faster(record: Record) -> list[str]:
     for entry in record["passes"]:
         if entry["metrics"].get("note"):
             out.append(f"{entry['name']}: {entry['metrics']['note']}.")
+        if entry["metrics"].get("gain"):
+            out.append(f"{entry['name']}: {entry['metrics']['gain']}")
+        out += _slow_layers(entry)
+        out += _cost_of_rounding(entry)
+        if entry["metrics"].get("statistics"):
+            count = entry["metrics"]["statistics"]
+            out.append(f"{entry['name']}: {count} normalisations average over fewer channels than before; train further to recover what that costs.")
         if entry["metrics"].get("why_fixed"):
             out.append(f"{entry['name']}: {entry['metrics']['why_fixed']}.")
         if entry["metrics"].get("rung_reason"):
             out.append(f"{entry['name']}: {entry['metrics']['rung_reason']}.")
     return out
+
+
+SHOWN_LAYERS = 5
+
+
+def _slow_layers(entry: Record) -> list[str]:
+    """The layers that lost MACs and kept their time, the slowest by name."""
+    slow = entry["metrics"].get("slow_layers") or []
+    lines = [
+        f"{entry['name']}: {row['layer']} has {row['macs']:.0%} of its MACs and {row['time']:.0%} of its time (eager, one sample): {row['reason']}."
+        for row in slow[:SHOWN_LAYERS]
+    ]
+    return lines + ([f"{entry['name']}: {len(slow) - SHOWN_LAYERS} more such layers are in run.json."] if len(slow) > SHOWN_LAYERS else [])
+
+
+def _cost_of_rounding(entry: Record) -> list[str]:
+    rounding = entry["metrics"].get("rounding")
+    if not rounding:
+        return []
+    lost = rounding["importance_kept_unrounded"] - rounding["importance_kept"]
+    moved = entry["metrics"]["reached"] - rounding["reached_unrounded"]
+    step = entry["config"]["round_to"]
+    if step == 1 or (abs(lost) < 0.005 and abs(moved) < 0.005):
+        return []
+    return [
+        f"{entry['name']}: widths in multiples of {step} moved the budget by {100 * moved:+.1f} points and the importance kept by {-100 * lost:+.1f}."
+    ]
 
 
 def _reason(record: Record, row: dict[str, Any]) -> str:

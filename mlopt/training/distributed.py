@@ -111,7 +111,7 @@ def _work(path: Path, rank: int) -> None:
     has_buffers = any(True for _ in model.buffers())
     wrapped = DistributedDataParallel(model, device_ids=[rank] if device != "cpu" else None, broadcast_buffers=has_buffers)
     lines: list[str] = []
-    done = fit(wrapped, data.train, objective, config, job["seed"], device, World(rank, job["world"]), lines.append)
+    done = fit(wrapped, data.train, objective, config, job["seed"], device, World(rank, job["world"]), lines.append, head.sparse)
     if rank == 0:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in bundle.canonical(model).items()}, job["out"])
         Path(job["report"]).write_text(json.dumps({"steps": done.steps, "losses": done.losses, "seconds": done.seconds, "lines": lines}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mlopt.data import Batch, Part
 from mlopt.errors import PassFailed
+from mlopt.pruning.sparsity import masks_of, put_back
 from mlopt.recipe import Distill, Finetune, Train
 from mlopt.training.objectives import Objective, logits_of, score
 
@@ -70,8 +71,9 @@ def optimizer_of(module: nn.Module, config: Trainer) -> torch.optim.Optimizer:
 
 
 def fit(module: nn.Module, part: Part, objective: Objective, config: Trainer, seed: int, device: str = "cpu",
-        world: World = World(), progress: Progress = lambda line: None) -> Fit:  # fmt: skip
+        world: World = World(), progress: Progress = lambda line: None, sparse: Sequence[str] = ()) -> Fit:  # fmt: skip
     """Train `module` in place. Every process sees the same global batches and takes its slice, so N processes give one process's weights.
+    `sparse`: names of weights whose zeros stay zeros.
 
     Raises `PassFailed` when the loss becomes NaN or infinite, `DataError` when labels are needed and missing.
     """
@@ -86,6 +88,9 @@ def fit(module: nn.Module, part: Part, objective: Objective, config: Trainer, se
     module.train()
     inner = module.module if isinstance(module, nn.parallel.DistributedDataParallel) else module
     optimizer = optimizer_of(inner, config)
+    masks = masks_of(inner, sparse)
+    low, high = config.part
+    whole_schedule = round(total / (high - low)) if high > low else total
     losses: list[float] = []
     step = 0
     for epoch in range(config.epochs):
@@ -105,8 +110,9 @@ def fit(module: nn.Module, part: Part, objective: Objective, config: Trainer, se
             (loss * (len(inputs[0]) * world.size / whole)).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(inner.parameters(), config.clip_norm)
             for group in optimizer.param_groups:
-                group["lr"] = config.lr * schedule(step, total, config.warmup)
+                group["lr"] = config.lr * schedule(round(low * whole_schedule) + step, whole_schedule, config.warmup)
             optimizer.step()
+            put_back(inner, masks)
             optimizer.zero_grad(set_to_none=True)
             sums += torch.tensor([value * len(inputs[0]), len(inputs[0])], dtype=torch.float64)
             step += 1
