@@ -90,7 +90,7 @@ def prune(
     *,
     importance: str = "l2",
     spread: str = "uniform",
-    round_to: int = 8,
+    round_to: int | None = None,
     floor: float = 0.1,
     keep: Sequence[str] = (),
     seed: int = 0,

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from mlopt.artifact import Format
-from mlopt.errors import MloptError
+from mlopt.data import load_data
+from mlopt.errors import MloptError, UsageError
 from mlopt.model import bundle as bundles
 from mlopt.model.inputs import check_runs, infer, parse_spec, synthetic
 from mlopt.model.sources import Source, open_model
 from mlopt.model.trust import Trust
+from mlopt.pruning.engine import Pruner
+from mlopt.pruning.sensitivity import Sensitivity, measure
+from mlopt.training.objectives import logits_of, score
 
 MAX_LAYERS = 400
 
@@ -49,6 +54,36 @@ def inspect_model(text: str, trust: Trust, input: tuple[str, ...]) -> dict[str, 
     dense = counter.of_widths(np.array([len(group.classes) for group in found.groups], dtype=float))
     groups = [{"name": g.name, "width": len(g.classes) * g.unit, "unit": g.unit, "prunable": len(g.classes) > g.step(8)} for g in found.groups]
     return {**out, "macs": dense.macs, "prunable": groups, "unknown_operators": found.flow.unknown}
+
+
+SENSITIVITY_SAMPLES = 512
+
+
+def sensitivity(text: str, trust: Trust, input: tuple[str, ...], data: str | None) -> Sensitivity:
+    """What each width of a model costs when it alone is narrowed: accuracy where `data` has labels, else the change of the output.
+
+    Raises what loading raises, and `UsageError` for a file that is no module.
+    """
+    source = open_model(text, trust)
+    if source.module is None:
+        raise UsageError(f"{text} is not a PyTorch module: its widths cannot be masked", "give the module that it was exported from")
+    module = source.module.eval()
+    specs = tuple(parse_spec(item, i) for i, item in enumerate(input)) or source.inputs
+    loaded = load_data(data, specs) if data is not None else None
+    part = (loaded.evaluation or loaded.any_part()) if loaded is not None else None
+    inputs, target = part.take(SENSITIVITY_SAMPLES) if part is not None else (synthetic(specs or infer(module)), None)
+
+    def outputs(module: nn.Module) -> torch.Tensor:
+        with torch.inference_mode():
+            chunks = [tuple(x[at : at + 64] for x in inputs) for at in range(0, len(inputs[0]), 64)]
+            return torch.cat([logits_of(module(*chunk)) for chunk in chunks])
+
+    dense = outputs(module)
+    pruner = Pruner(module, tuple(x[:2] for x in inputs))
+    if target is None:
+        scale = dense.norm().clamp_min(1e-30)
+        return measure("output change, %", pruner, lambda changed: 100.0 * float((outputs(changed) - dense).norm() / scale))
+    return measure(f"{score(dense, target)[0]}, %", pruner, lambda changed: score(outputs(changed), target)[1])
 
 
 def _file(source: Source) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class Prune(_Frozen):
     keep: tuple[str, ...] = Field((), description="Regular expressions: weights whose names match keep their width.")
     plan: str | None = Field(None, description="A plan.json to apply, instead of an amount.")
     runtime: Literal["onnx", "torchscript", "eager"] = Field("onnx", description="Where latency:... is measured, and what zeros gain.")
-    round_to: Positive = Field(8, description="Widths stay multiples of this.")
+    round_to: Positive | None = Field(None, description="Widths stay multiples of this. Without: of 8, and finer where the budget needs it.")
     floor: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="No width falls below this share of itself.")
     recalibrate: bool = Field(True, description="Estimate batch-norm statistics again on training data, before any training.")
 

@@ -33,7 +33,7 @@ pruning_options = stack(
     click.option("--importance", type=click.Choice(["l2", "l1", "taylor", "bn", "random"]), default="l2", show_default=True),
     click.option("--spread", type=click.Choice(["uniform", "global"]), default="uniform", show_default=True, help="The same share of every width?"),
     click.option("--keep", multiple=True, metavar="REGEX", help="Weights whose names match keep their width."),
-    click.option("--round-to", type=click.IntRange(min=1), default=8, show_default=True, help="Widths stay multiples of this."),
+    click.option("--round-to", type=click.IntRange(min=1), help="Widths stay multiples of this. Default: 8, finer where the budget needs it."),
 )
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
 
 from mlopt.cli.common import input_option, output_options, parse_arguments, trust_options
+from mlopt.errors import UsageError
 
 
 @click.command(short_help="what a model is and what can be pruned")
 @click.argument("model")
+@click.option("--sensitivity", is_flag=True, help="What each width costs when it alone is narrowed.")
+@click.option("--data", metavar="DATA", help="With --sensitivity: measure accuracy instead of the change of the output.")
+@click.option("--svg", type=click.Path(path_type=Path), metavar="FILE", help="With --sensitivity: also draw it.")
 @input_option
 @trust_options
 @output_options
@@ -23,6 +29,10 @@ def command(model: str, **options: Any) -> int:
 
     screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
     trust = Trust(options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"])
+    if options["sensitivity"]:
+        return _sensitivity(model, trust, options, screen)
+    if options["data"] or options["svg"]:
+        raise UsageError("--data and --svg belong to --sensitivity", "add --sensitivity")
     found = inspect_model(model, trust, options["inputs"])
     if screen.as_json:
         screen.json(found)
@@ -51,4 +61,39 @@ def command(model: str, **options: Any) -> int:
         line(f"  no rule   {name} x{count}: what it touches is never cut")
     for name, text in found["runtimes"].items():
         line(f"  {name:9} {text}")
+    return 0
+
+
+def _sensitivity(model: str, trust: Any, options: dict[str, Any], screen: Any) -> int:
+    """A table of the metric, one row a width and one column a share; the same as SVG where asked."""
+    from rich.table import Table
+
+    from mlopt.inspection import sensitivity
+    from mlopt.report.charts import heatmap
+
+    found = sensitivity(model, trust, options["inputs"], options["data"])
+    shares = [f"-{ratio:.0%}" for ratio in found.ratios]
+    title = f"{found.metric} when one width alone is narrowed (dense {found.dense:.1f})"
+    if options["svg"] is not None:
+        flat = [value for row in found.values for value in row] or [0.0]
+        falling = found.metric.startswith(("accuracy", "r2"))
+        drawing = heatmap(
+            title, shares, list(zip(found.groups, map(list, found.values), strict=True)), min(flat) if falling else max(flat), found.dense
+        )
+        try:
+            options["svg"].write_text(drawing)
+        except OSError as error:
+            raise UsageError(f"{options['svg']}: {error.strerror}", "give a file in a directory that exists") from error
+    if screen.as_json:
+        screen.json(asdict(found))
+        return 0
+    table = Table(title=title, box=None, pad_edge=False, title_justify="left")
+    table.add_column("width of", no_wrap=True)
+    for heading in ("channels", *shares):
+        table.add_column(heading, justify="right")
+    for name, width, row in zip(found.groups, found.widths, found.values, strict=True):
+        table.add_row(name, str(width), *(f"{value:.1f}" for value in row))
+    screen.out.print(table)
+    if found.left_out:
+        screen.out.print(f"{found.left_out} smaller widths were not tried", markup=False)
     return 0

@@ -78,7 +78,7 @@ def write(directory: Path, module: nn.Module, bundle: Bundle) -> None:
     head = {"schema_version": SCHEMA_VERSION, **bundle.origin, "inputs": [spec.to_json() for spec in bundle.inputs]}
     if bundle.sparse:
         head["sparse"] = list(bundle.sparse)
-    (directory / "model.json").write_text(json.dumps(head, indent=1, sort_keys=True) + "\n")
+    (directory / "model.json").write_text(json.dumps(head, indent=1) + "\n")
     cuts = [surgery.to_json() for surgery in bundle.surgeries]
     (directory / "surgery.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION, "surgeries": cuts}) + "\n")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,24 @@ from torch import nn
 
 from mlopt.errors import PassFailed, first_line
 from mlopt.quiet import quiet
+
+LIBRARY = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
+STANDARD = str(Path(contextlib.__file__).parent)
+"""Frames of torch, of mlopt and of Python itself are not where a model's author can change anything."""
+
+
+def user_line(error: BaseException) -> str:
+    """`file.py:7 in forward: if y.sum() > 0:`, the deepest line of the model's own code in a traceback; empty when there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        frame
+        for frame in frames
+        if not frame.filename.startswith((*LIBRARY, "<")) and (not frame.filename.startswith(STANDARD) or "site-packages" in frame.filename)
+    ]
+    if not own or own[-1].name == "<module>":
+        return ""
+    last = own[-1]
+    return f"{last.filename}:{last.lineno} in {last.name}: {last.line}"
 
 
 @contextlib.contextmanager
@@ -80,7 +100,13 @@ def capture(
             decomposed: torch.export.ExportedProgram = program.run_decompositions(table)
             return decomposed
         except Exception as error:
+            place = user_line(error)
+            if "data-dependent" in str(error):
+                raise PassFailed(
+                    f"torch.export cannot capture {type(module).__name__}: what runs depends on the data at {place or 'an unknown line'}",
+                    "choose with torch.where or torch.cond there, or take the value (`.item()`, a length) from an argument or attribute",
+                ) from error
             raise PassFailed(
-                f"torch.export cannot capture {type(module).__name__}: {type(error).__name__}: {first_line(error)}",
-                "data-dependent `if` or `.item()` in forward is the usual cause; rewrite it with torch.where or torch.cond",
+                f"torch.export cannot capture {type(module).__name__}{f' ({place})' if place else ''}: {type(error).__name__}: {first_line(error)}",
+                "rewrite that line with operators of torch; data-dependent `if`, `.item()` and `.numpy()` are the usual causes",
             ) from error

@@ -6,6 +6,7 @@ layers (batch norm and dropout). Names are checked, because `torch.fx` writes th
 
 from __future__ import annotations
 
+import copy
 import operator
 import re
 from typing import Any
@@ -32,6 +33,8 @@ def describe(module: GraphModule) -> dict[str, Any]:
         entry: dict[str, Any] = {"name": node.name, "op": node.op}
         if node.op in ("call_module", "get_attr"):
             entry["target"] = node.target
+        elif node.op == "call_method" and node.target == "size":
+            pass  # the only method
         elif node.op == "call_function":
             entry["target"] = _function_name(node)
         if node.op != "placeholder":
@@ -94,6 +97,16 @@ def _encode(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise PassFailed(f"the graph holds a {type(value).__name__}, which cannot be kept as data")
+
+
+def scriptable(module: GraphModule) -> GraphModule:
+    """A copy that `torch.jit.script` compiles: TorchScript knows operators, and picks their overloads itself."""
+    made = copy.deepcopy(module)
+    for node in made.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload):
+            node.target = node.target.overloadpacket
+    made.recompile()
+    return made
 
 
 def rebuild(data: dict[str, Any], where: str) -> GraphModule:
@@ -179,6 +192,8 @@ class _Reader:
             graph.output(args[0])
         elif op in ("call_module", "get_attr"):
             self.nodes[name] = graph.create_node(op, self._path(entry["target"]), args, kwargs, name)
+        elif op == "call_method":
+            self.nodes[name] = graph.create_node(op, "size", args, kwargs, name)
         elif op == "call_function":
             self.nodes[name] = graph.create_node(op, self._function(entry["target"]), args, kwargs, name)
         else:

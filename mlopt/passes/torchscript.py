@@ -14,6 +14,7 @@ from mlopt.context import RunContext
 from mlopt.errors import PassFailed, first_line
 from mlopt.model import bundle
 from mlopt.model.capture import no_cache, plain_attention
+from mlopt.model.graph import scriptable
 from mlopt.passes.base import PassResult
 from mlopt.quiet import quiet
 
@@ -30,6 +31,8 @@ class TorchScriptPass:
     def __call__(self, artifact: Artifact, stage: Path, run: RunContext) -> PassResult:
         module, _ = bundle.read(artifact.path, run.trust)
         module.eval().requires_grad_(False)
+        if isinstance(module, torch.fx.GraphModule):
+            module = scriptable(module)
         inputs, _ = run.samples(artifact, 2)
         how, why = "script", ""
         with quiet(), torch.no_grad(), plain_attention(), no_cache(module):

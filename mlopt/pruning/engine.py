@@ -16,17 +16,18 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from mlopt.errors import PassFailed, UsageError, first_line
-from mlopt.model.capture import batch_is_free, capture
+from mlopt.model.capture import batch_is_free, capture, evaluating, no_cache, user_line
 from mlopt.pruning import depth, mend
 from mlopt.pruning.budget import Amount, Widths, choose, solve
 from mlopt.pruning.coupling import Counter, Counts, Group, find_groups, has_rule, propagate
 from mlopt.pruning.graph import Reference, Unwritten, rewrite
-from mlopt.pruning.importance import mean_gradients, score_classes
+from mlopt.pruning.importance import KINDS, mean_gradients, score_classes
 from mlopt.pruning.plan_file import Plan, describe_group
-from mlopt.pruning.proof import TOLERANCE, Proof, prove, trains
+from mlopt.pruning.proof import TOLERANCE, Proof, first_tensors, prove, trains
 from mlopt.pruning.propagation import Propagation
 from mlopt.pruning.surgery import LEAVES, Surgery, apply, cut_tensor, holders, leaf_changes, plan_weights, relink
 
+ROUND_TO = 8
 CLOSE = 0.03
 """A budget counts as hit within 3 points."""
 
@@ -36,14 +37,23 @@ MODULE, PARTLY, GRAPH = "module", "module without resized groups", "graph"
 
 @dataclass(frozen=True)
 class Options:
-    """How channels are ranked and how narrow a group may become; see `recipe.Prune`."""
+    """How channels are ranked and how narrow a group may become; see `recipe.Prune`.
+
+    `round_to` None: multiples of 8, and finer only where the budget would be missed by more than 3 points.
+    """
 
     importance: str = "l2"
     spread: str = "uniform"
-    round_to: int = 8
+    round_to: int | None = None
     floor: float = 0.1
     keep: tuple[str, ...] = ()
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.importance not in KINDS:
+            raise UsageError(f"'{self.importance}' is not an importance", f"choose from {', '.join(KINDS)}")
+        if self.spread not in ("uniform", "global"):
+            raise UsageError(f"'{self.spread}' is not a spread", "choose uniform or global")
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,21 @@ def check_weights(module: nn.Module) -> None:
         raise UsageError(f"{type(module).__name__} has lazy layers without weights", "run it once on an example input first")
 
 
+def check_runs(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Raises `UsageError` when the module does not run on these inputs, or gives nothing finite."""
+    try:
+        with evaluating(module), no_cache(module), torch.no_grad():
+            outputs = first_tensors(module(*inputs))
+    except Exception as error:  # whatever a forward raises
+        place = user_line(error)
+        raise UsageError(
+            f"{type(module).__name__} does not run on these inputs{f' ({place})' if place else ''}: {type(error).__name__}: {first_line(error)}",
+            "give inputs as forward takes them: a tensor, positional tensors, or tensors by name",
+        ) from error
+    if outputs and not any(bool(torch.isfinite(t).any()) for t in outputs):
+        raise UsageError(f"{type(module).__name__} gives only NaN or Inf on these inputs", "look at its weights, or give other inputs")
+
+
 def batch_of(inputs: tuple[Any, ...]) -> int:
     """Samples in the first tensor of `inputs`."""
     first = next((x for x in inputs if isinstance(x, torch.Tensor) and x.ndim), None)
@@ -168,6 +193,7 @@ def _pin_computed(module: nn.Module, flow: Propagation) -> None:
                 local = name.removeprefix(prefix)
                 if name.startswith(prefix) and (local.startswith("parametrizations.") or "." not in local):
                     flow.pin(*dims)
+            flow.computed.append(path or type(module).__name__)
 
 
 @dataclass(frozen=True)
@@ -197,6 +223,7 @@ class Pruner:
         """
         self.module, self.inputs, self.options = module, inputs, options or Options()
         check_weights(module)
+        check_runs(module, inputs)
         self.batch = batch_of(inputs)
         self.program = capture(module, inputs, keep=has_rule)
         self.weights = {name: tensor for name, _, _, tensor in holders(module)}
@@ -252,17 +279,29 @@ class Pruner:
             if other is not None and (best is None or other.reached < best.reached - CLOSE):
                 best = other
         if best is None:
-            raise Declined(_why_nothing(self.found(soft=True), self.options.round_to))
+            raise Declined(_why_nothing(self.found(soft=True), self.options.round_to or ROUND_TO))
         return best
 
     def _choose(self, found: Analysis, groups: list[Group], budget: Amount) -> Choice | None:
         """None: there is nothing to cut."""
+        if self.options.round_to is not None:
+            return self._choose_at(found, groups, budget, self.options.round_to)
+        best: Choice | None = None
+        for round_to in (ROUND_TO, 4, 2, 1):
+            choice = self._choose_at(found, groups, budget, round_to)
+            if choice is not None and (best is None or _miss(choice) < _miss(best) - CLOSE / 3):
+                best = choice
+            if best is not None and _miss(best) <= CLOSE:
+                break
+        return best
+
+    def _choose_at(self, found: Analysis, groups: list[Group], budget: Amount, round_to: int) -> Choice | None:
         if not groups:
             return None
         options = self.options
         scores = score_classes(found.flow, groups, self.weights, options.importance, self._gradients, options.seed)
         counter = found.counter(groups)
-        widths = solve(counter, groups, scores, budget, options.round_to, options.floor, options.spread)
+        widths = solve(counter, groups, scores, budget, round_to, options.floor, options.spread)
         dropped = choose(groups, scores, widths, found.flow)
         if not dropped.any():
             return None
@@ -271,6 +310,7 @@ class Pruner:
         before, after = counter.of_widths(totals), counter.of_mask(dropped, kept)
         reached = getattr(after, budget.metric) / getattr(before, budget.metric)
         rounding = {
+            "round_to": round_to,
             "reached_unrounded": widths.unrounded,
             "importance_kept": _importance_kept(scores, kept),
             "importance_kept_unrounded": _importance_kept(scores, widths.ideal),
@@ -492,6 +532,10 @@ def _cut_statistics(flow: Propagation, dropped: NDArray[np.bool_]) -> Iterable[A
                 break
 
 
+def _miss(choice: Choice) -> float:
+    return abs(choice.reached - choice.widths.asked)
+
+
 def _macs_by_module(found: Analysis, dropped: NDArray[np.bool_]) -> dict[str, tuple[float, float]]:
     """MACs of every module that does any, before and after the cut, for one sample."""
     path_of = {node.name: (mend.enclosing(node) or [""])[0] for node in found.flow.values}
@@ -517,6 +561,9 @@ def _why_nothing(found: Analysis, round_to: int) -> str:
         return "the model has no convolution, linear layer or embedding"
     if found.groups:
         return f"every width is already at its floor or below two multiples of {round_to}; lower round_to"
+    if flow.computed:
+        baked = "torch.nn.utils.parametrize.remove_parametrizations makes them plain weights"
+        return f"every width touches weights that are computed from others or from a hook ({', '.join(flow.computed)}); {baked}"
     if flow.unknown:
         return f"every width touches the input, the output or an operator without a rule ({', '.join(sorted(flow.unknown))})"
     return "every width is fixed by the network's input, its output, or by what --keep names"

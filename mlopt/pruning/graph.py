@@ -233,6 +233,9 @@ class _Writer:
         name = op_name(node)
         if name.startswith("_assert") or name.startswith("sym_constrain"):
             return
+        if name == "sym_size":  # as a method, for torch.jit.trace bakes in what the operator returns
+            self.new[node] = self.graph.call_method("size", (self.new[node.args[0]], node.args[1]))  # type: ignore[index]
+            return
         if name in ("batch_norm", "_native_batch_norm_legit_no_training") and self._batch_norm(node, name):
             return
         if name == "dropout":

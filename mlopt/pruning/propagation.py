@@ -109,6 +109,8 @@ class Propagation:
         self.unknown: dict[str, int] = {}
         self.scales: set[str] = set()
         """Names of the weights that scale a normalisation's output."""
+        self.computed: list[str] = []
+        """Modules whose weights are computed from others: left whole."""
         self.statistics: dict[Node, None] = {}
         """Nodes whose result changes when a dimension they average over is cut (soft walks only)."""
         self.resized: dict[Node, None] = {}

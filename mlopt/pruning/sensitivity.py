@@ -33,7 +33,7 @@ class Sensitivity:
     left_out: int
 
 
-def measure(pruner: Pruner, metric: str, judge: Callable[[nn.Module], float], ratios: tuple[float, ...] = RATIOS) -> Sensitivity:
+def measure(metric: str, pruner: Pruner, judge: Callable[[nn.Module], float], ratios: tuple[float, ...] = RATIOS) -> Sensitivity:
     """Mask, judge, unmask: the channels with the lowest scores of one group at a time. `judge` maps the module to the metric's value.
 
     At most 64 groups, those with the most MACs behind them. The module is left as it was.
