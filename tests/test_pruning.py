@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 import mlopt
-from mlopt.errors import UsageError
+from mlopt.errors import ModelRefused, PassFailed, UsageError
 from mlopt.model import bundle
 from mlopt.model.sources import adopt
 from mlopt.model.trust import Trust
@@ -170,12 +172,13 @@ def test_budget_is_hit_and_proved(name: str, amount: str) -> None:
     assert all(torch.equal(before[key], value) for key, value in module.state_dict().items()), "the two share a tensor"
 
 
-def test_recurrent_layers_keep_their_state_and_lose_their_input() -> None:
+def test_recurrent_layers_lose_units_and_input() -> None:
     module, ids = Recurrent(), torch.randint(0, 50, (2, 7))
     result = prune_module(module, (ids,), "params:0.5")
     lstm = result.module.lstm
     assert isinstance(lstm, nn.LSTM)
-    assert lstm.hidden_size == 32
+    assert lstm.hidden_size == 24
+    assert lstm.weight_hh_l1_reverse.shape == (96, 24)
     assert lstm.input_size == result.module.embed.embedding_dim < 64
     assert result.report.proof.holds
     result.module.train()
@@ -192,10 +195,11 @@ def test_computed_weights_are_left_whole_and_the_rest_is_cut(norm) -> None:  # t
 
 
 def test_a_module_that_cannot_be_copied_says_what_to_do() -> None:
-    module = nn.Sequential(nn.utils.weight_norm(nn.Linear(8, 64)), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))
-    with pytest.raises(mlopt.errors.PassFailed, match="cannot be copied") as error:  # type: ignore[attr-defined]
+    module = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 3))
+    module.lock = threading.Lock()
+    with pytest.raises(PassFailed, match="cannot be copied") as error:
         prune_module(module, (torch.randn(4, 8),), "macs:0.3")
-    assert "parametrizations" in error.value.hint
+    assert "lock" in error.value.message
 
 
 def test_control_flow_on_data_is_refused_with_advice(capfd: pytest.CaptureFixture[str]) -> None:
@@ -206,9 +210,11 @@ def test_control_flow_on_data_is_refused_with_advice(capfd: pytest.CaptureFixtur
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y = self.a(x)
-            return self.b(y * 2 if y.sum() > 0 else y)
+            if y.sum() > 0:
+                y = y * 2
+            return self.b(y)
 
-    with pytest.raises(mlopt.errors.PassFailed, match=r"torch\.export cannot capture Branch") as error:  # type: ignore[attr-defined]
+    with pytest.raises(PassFailed, match=r"torch\.export cannot capture Branch.*test_pruning\.py:\d+ in forward: if y\.sum\(\) > 0:") as error:
         prune_module(Branch(), (torch.randn(2, 8),), "0.5")
     assert "torch.where" in error.value.hint
     assert capfd.readouterr().err == "", "torch.export talks to the user's terminal"
@@ -228,11 +234,11 @@ def test_stock_attention_takes_masks_after_pruning() -> None:
     layer = nn.TransformerEncoderLayer(64, 8, 128, batch_first=True).eval()
     x = torch.randn(2, 6, 64)
     result = prune_module(layer, (x,), "macs:0.5")
-    assert result.plan.modules
+    assert result.surgery.modules
     padding = torch.zeros(2, 6, dtype=torch.bool)
     padding[0, 4:] = True
     causal = nn.Transformer.generate_square_subsequent_mask(6)
-    masked = prove_masked_copy(layer, result.plan)
+    masked = prove_masked_copy(layer, result.surgery)
     with torch.no_grad():
         for options in (
             {},
@@ -290,12 +296,12 @@ def test_importance_keeps_what_matters(spread: str, importance: str) -> None:
         module[2].weight[:, useless] *= 1e-3
     x, y = torch.randn(64, 4), torch.randint(0, 3, (64,))
     result = prune_module(module, (x,), "channels:0.5", Options(importance, spread), [lambda: F.cross_entropy(module(x), y)])
-    keeps = result.plan.weights["0.weight"][0]
+    keeps = result.surgery.weights["0.weight"][0]
     assert keeps == [i for i in range(32) if i % 2]
     assert all(p.grad is None for p in module.parameters())
 
 
-@pytest.mark.parametrize("amount", ["1.5", "-1", "0", "1", "nan", "half", "watts:0.5", "latency:0.5"])
+@pytest.mark.parametrize("amount", ["1.5", "-1", "0", "1", "nan", "half", "watts:0.5", "layers:0", "layers:1.5"])
 def test_bad_amounts(amount: str) -> None:
     with pytest.raises(UsageError):
         mlopt.prune(plain_cnn(), torch.randn(2, 3, 8, 8), amount)
@@ -306,7 +312,7 @@ def test_bad_amounts(amount: str) -> None:
     [
         (nn.Linear(8, 3), torch.randn(2, 8)),
         (nn.Sequential(nn.ReLU()), torch.randn(2, 8)),
-        (nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 2)), torch.randn(2, 8)),
+        (nn.Sequential(nn.Linear(8, 1), nn.LayerNorm(1), nn.Linear(1, 2)), torch.randn(2, 8)),
     ],
 )
 def test_nothing_to_prune_is_declined_with_a_reason(module: nn.Module, x: torch.Tensor) -> None:
@@ -322,12 +328,12 @@ def test_two_prunings_compose_and_survive_the_bundle(tmp_path) -> None:  # type:
     assert second.report.after.macs < first.report.after.macs * 0.75
     (tmp_path / "b").mkdir()
     _, head = adopt(module).trunk()
-    bundle.write(tmp_path / "b", second.module, head.cut(first.plan).cut(second.plan))
+    bundle.write(tmp_path / "b", second.module, head.cut(first.surgery).cut(second.surgery))
     again = mlopt.load(tmp_path / "b", allow_class=[f"{StockTransformer.__module__}.*"])
     with torch.no_grad():
         assert torch.equal(again(x), second.module.eval()(x))
     assert not any(path.suffix in (".pt", ".pkl") for path in tmp_path.rglob("*"))
-    with pytest.raises(mlopt.errors.ModelRefused):  # type: ignore[attr-defined]
+    with pytest.raises(ModelRefused):
         bundle.read(tmp_path / "b", Trust())
 
 
@@ -370,11 +376,11 @@ def test_the_proof_is_not_vacuous_on_zero_weights() -> None:
 def test_plan_names_every_weight_it_cuts() -> None:
     result = prune_module(digits_resnet(32), (torch.randn(2, 1, 16, 16),), "0.5")
     shapes = {name: tuple(p.shape) for name, p in result.module.named_parameters()}
-    for name, keeps in result.plan.weights.items():
+    for name, keeps in result.surgery.weights.items():
         if name in shapes:
             assert all(keep is None or len(keep) == size for keep, size in zip(keeps, shapes[name], strict=True))
     assert plan_weights is not None
-    assert Surgery(**result.plan.to_json()) == result.plan
+    assert Surgery(**result.surgery.to_json()) == result.surgery
 
 
 def test_training_mode_and_half_precision() -> None:

@@ -214,6 +214,12 @@ def pixel_shuffle(n: Any) -> tuple[nn.Module, torch.Tensor]:
 
 
 @case
+def slope_a_channel(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    c = 2 * n(small)
+    return nn.Sequential(nn.Conv2d(2, c, 1), nn.PReLU(c), nn.Conv2d(c, 3, 1), nn.PReLU()), torch.randn(1, 2, 3, 3)
+
+
+@case
 def embedding(n: Any) -> tuple[nn.Module, torch.Tensor]:
     d = 2 * n(small)
     return nn.Sequential(nn.Embedding(7, d), nn.ReLU(), nn.Linear(d, 3)), torch.randint(0, 7, (2, 5))

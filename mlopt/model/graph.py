@@ -191,6 +191,8 @@ class _Reader:
         if op == "output":
             graph.output(args[0])
         elif op in ("call_module", "get_attr"):
+            if entry["target"] not in self.data["layers" if op == "call_module" else "tensors"]:
+                raise self.refuse(f"uses {entry['target']!r}, which it does not hold")
             self.nodes[name] = graph.create_node(op, self._path(entry["target"]), args, kwargs, name)
         elif op == "call_method":
             self.nodes[name] = graph.create_node(op, "size", args, kwargs, name)

@@ -109,8 +109,11 @@ class Analysis:
     batch: int
 
     def counter(self, groups: list[Group] | None = None) -> Counter:
-        names = {name for name, _ in self.module.named_parameters(remove_duplicate=False)}
-        return Counter(self.flow, self.groups if groups is None else groups, names, self.batch)
+        once: dict[int, str] = {}  # a shared weight is one, whichever of its names the graph has
+        for name, parameter in self.module.named_parameters(remove_duplicate=False):
+            if name in self.flow.weights:
+                once.setdefault(id(parameter), name)
+        return Counter(self.flow, self.groups if groups is None else groups, set(once.values()), self.batch)
 
 
 def analyse(module: nn.Module, inputs: tuple[Any, ...], batch: int | None = None) -> Analysis:
@@ -141,7 +144,7 @@ def check_runs(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             f"{type(module).__name__} does not run on these inputs{f' ({place})' if place else ''}: {type(error).__name__}: {first_line(error)}",
             "give inputs as forward takes them: a tensor, positional tensors, or tensors by name",
         ) from error
-    if outputs and not any(bool(torch.isfinite(t).any()) for t in outputs):
+    if any(t.numel() for t in outputs) and not any(bool(torch.isfinite(t).any()) for t in outputs):
         raise UsageError(f"{type(module).__name__} gives only NaN or Inf on these inputs", "look at its weights, or give other inputs")
 
 
@@ -262,7 +265,7 @@ class Pruner:
             outcome = self.as_graph(full.found, full.dropped) if rung == GRAPH else self.as_module(full.found, (choice or full).dropped)
             if isinstance(outcome, tuple):
                 return self._report(choice or full, budget, rung, reason, *outcome)
-            problem = problem or outcome
+            problem = f"{problem}; {outcome}" if rung == GRAPH else problem or outcome
             reason = f"forward has sizes written in that no attribute holds: {problem}"
         if partly is not None:
             outcome = self.as_module(partly.found, partly.dropped)
@@ -476,7 +479,7 @@ class Pruner:
                 by_id = {id(self.weights[name]): keeps for name, keeps in plan.weights.items()}
                 made = {id(tensor): _cut_like(tensor, by_id.get(id(tensor))) for tensor in self.weights.values()}
                 tensors = {name: made[id(tensor)] for name, tensor in self.weights.items()}
-                module = rewrite(flow, gone, tensors, type(self.module).__name__)
+                module = rewrite(flow, gone, tensors, self.module)
                 module.train(self.module.training)
                 proof = prove(self.module, module, plan, self.inputs, reference)
                 if proof.holds:

@@ -187,19 +187,19 @@ class Reference(Interpreter):
         return result
 
 
-def rewrite(flow: Propagation, dropped: NDArray[np.bool_], tensors: Mapping[str, torch.Tensor], name: str) -> GraphModule:
+def rewrite(flow: Propagation, dropped: NDArray[np.bool_], tensors: Mapping[str, torch.Tensor], dense: nn.Module) -> GraphModule:
     """The pruned graph as a module. `tensors`: the pruned parameters and buffers, by qualified name. Raises `Unwritten`."""
-    return _Writer(flow, dropped, tensors).write(name)
+    return _Writer(flow, dropped, tensors, dense).write()
 
 
 class _Writer:
-    def __init__(self, flow: Propagation, dropped: NDArray[np.bool_], tensors: Mapping[str, torch.Tensor]) -> None:
-        self.flow, self.cut, self.tensors = flow, Cut(flow, dropped), tensors
+    def __init__(self, flow: Propagation, dropped: NDArray[np.bool_], tensors: Mapping[str, torch.Tensor], dense: nn.Module) -> None:
+        self.flow, self.cut, self.tensors, self.dense = flow, Cut(flow, dropped), tensors, dense
         self.root, self.graph = nn.Module(), Graph()
         self.new: dict[Node, Node] = {}
         self.weight_of: dict[Node, str] = {}
 
-    def write(self, name: str) -> GraphModule:
+    def write(self) -> GraphModule:
         program = self.flow.program
         specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs if hasattr(spec.arg, "name")}
         for node in program.graph.nodes:
@@ -211,7 +211,7 @@ class _Writer:
                 self._output(node)
             else:
                 raise Unwritten(f"{node.name} holds a graph of its own")
-        made = GraphModule(self.root, self.graph, f"Pruned{name}")
+        made = GraphModule(self.root, self.graph, f"Pruned{type(self.dense).__name__}")
         made.graph.eliminate_dead_code()
         made.graph.lint()
         made.recompile()
@@ -238,10 +238,7 @@ class _Writer:
             return
         if name in ("batch_norm", "_native_batch_norm_legit_no_training") and self._batch_norm(node, name):
             return
-        if name == "dropout":
-            path = f"dropout_{len(self.new)}"
-            self.root.add_module(path, nn.Dropout(float(node.args[1])))  # type: ignore[arg-type]
-            self.new[node] = self.graph.call_module(path, (self.new[node.args[0]],))  # type: ignore[index]
+        if name == "clone" and self._dropout(node):
             return
         if node.target is operator.getitem and self.new[node.args[0]].op == "call_module":  # type: ignore[index]
             self.new[node] = self.new[node.args[0]]  # type: ignore[index]
@@ -297,6 +294,17 @@ class _Writer:
             parent, _, leaf = path.rpartition(".")
             _container(self.root, parent)._modules[leaf] = made
         self.new[node] = self.graph.call_module(path, (self.new[node.args[0]],))  # type: ignore[index]
+        return True
+
+    def _dropout(self, node: Node) -> bool:
+        """In evaluation, dropout leaves a copy in the graph: put the layer back where one was (`F.dropout` leaves no trace of its rate)."""
+        path, kind = list((node.meta.get("nn_module_stack") or {"": ("", "")}).values())[-1]
+        if not str(kind).startswith("torch.nn.modules.dropout."):
+            return False
+        layer = self.dense.get_submodule(path.split("@")[0])
+        name = f"dropout_{len(self.new)}"
+        self.root.add_module(name, nn.Dropout(float(layer.p)))  # type: ignore[arg-type]
+        self.new[node] = self.graph.call_module(name, (self.new[node.args[0]],))  # type: ignore[index]
         return True
 
     def _output(self, node: Node) -> None:

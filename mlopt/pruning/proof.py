@@ -22,6 +22,8 @@ TOLERANCE = 1e-4
 """Largest difference, relative to the largest output, in float32: dropping zeros changes the order of summation, no more."""
 SHARP = 1e-2
 """The difference must also be this much smaller than what masking did to the output; else the comparison could not have failed."""
+RESOLUTION = {torch.float64: 1e-13}
+"""What masking does must be larger than this to be seen at all, relative to the largest output; 1e-5 in float32."""
 HALF_TOLERANCE = 5e-2
 """For a half-precision network that cannot run in float32."""
 
@@ -107,7 +109,7 @@ def prove(dense: nn.Module, pruned: nn.Module, surgery: Surgery, inputs: tuple[A
         try:
             return _compare(dense, pruned, surgery, inputs, reference, torch.float64)
         except (RuntimeError, TypeError):  # a forward that casts by itself
-            return proof if proof.moved else _vacuous(proof)
+            return _vacuous(proof)
     try:
         return _compare(dense, pruned, surgery, inputs, reference, torch.float32)
     except (RuntimeError, TypeError):
@@ -169,8 +171,9 @@ def _compare(
     error = max((distance(a, b) for a, b in zip(got, want, strict=True)), default=0.0)
     moved = max((distance(a, b) for a, b in zip(want, plain, strict=True)), default=0.0)
     precision = str(got[0].dtype).removeprefix("torch.") if got else "none"
-    # In float64 a moved output of exactly nothing can only mean that the cut channels are dead.
-    sharp = error <= SHARP * moved or (dtype is torch.float64 and moved <= 1e-13 and error <= 1e-13)
+    resolution = RESOLUTION.get(dtype or torch.float32, 1e-5)
+    # In float64, masking that moves nothing can only mean that the cut channels are dead.
+    sharp = error <= SHARP * moved if moved > resolution else (dtype is torch.float64 and error <= resolution)
     return Proof(
         holds=error <= tolerance and (sharp or tolerance > TOLERANCE),
         error=error,

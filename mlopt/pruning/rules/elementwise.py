@@ -14,10 +14,19 @@ def tensors(node: Node) -> list[Node]:
 
 
 @rule("pointwise", "where", "masked_fill", "hardswish", "hardsigmoid", "silu", "gelu", "mish", "softplus", "elu", "leaky_relu", "hardtanh")
-@rule("relu6", "relu", "sigmoid", "tanh", "pow", "rsub", "addcmul", "prelu", "_prelu_kernel", "fill", "celu", "selu", "hardshrink")
+@rule("relu6", "relu", "sigmoid", "tanh", "pow", "rsub", "addcmul", "_prelu_kernel", "fill", "celu", "selu", "hardshrink")
 def pointwise(flow: Propagation, node: Node) -> Value:
-    """Unite what is aligned. `prelu` has its own weight, aligned with the channels by the decomposition."""
+    """Unite what is aligned."""
     return flow.broadcast(tensors(node), shape(node))
+
+
+@rule("prelu")
+def prelu(flow: Propagation, node: Node) -> Value:
+    """One slope for all, or one a channel (dimension 1)."""
+    x, weight = flow.of(node.args[0]), flow.of(node.args[1])
+    if len(weight[0]) > 1:
+        flow.union(x[1], weight[0])
+    return x
 
 
 @rule("clone", "alias", "detach", "_to_copy", "contiguous", "lift_fresh_copy", "dropout", "bernoulli", "to", "type_as")
