@@ -116,7 +116,7 @@ def test_compress_builds_the_recipe_that_the_contract_names() -> None:
         "model.rtx.engine",
     ]
     assert recipe.passes[0].amount == "macs:0.5"  # type: ignore[union-attr]
-    for bad in ("1.5", "-1", "x", "latency:0.5", "w:0.5"):
+    for bad in ("1.5", "-1", "x", "layers:0", "w:0.5"):
         with pytest.raises(UsageError):
             build_recipe(Model(path="m.pt"), prune=bad)
     with pytest.raises(UnknownBackend) as error:
