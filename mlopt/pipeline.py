@@ -23,7 +23,7 @@ from mlopt.intake import library_errors, take_in, trust_of
 from mlopt.measuring.environment import PACKAGES, fingerprint, version_of
 from mlopt.passes import pass_class
 from mlopt.plan import Planned, output_name, plan
-from mlopt.processes import release_memory
+from mlopt.processes import check_stop, release_memory
 from mlopt.recipe import TRUNK, Recipe
 from mlopt.store import Store, explain_os_error, publish_dir, publish_file, write_atomic
 
@@ -87,6 +87,10 @@ class Pipeline:
                         self._write_report()
             return Run(self.directory, self._record)
 
+    def _progress(self, line: str) -> None:
+        check_stop()
+        self.say(f"    {line}")
+
     def _leave_no_trace(self, existed: bool) -> None:
         """The model or the data was refused: an earlier run's record stays as it is, and a new directory goes again."""
         if not existed:
@@ -126,7 +130,7 @@ class Pipeline:
             nproc=recipe.nproc,
             threads=recipe.bench.threads,
             dense=start,
-            say=lambda line: self.say(f"    {line}"),
+            say=self._progress,
         )
         self._check = Checker(self._context, recipe.parity, self._record)
         self._made = {"module" if start.format is Format.MODULE else "model.onnx": start}
@@ -159,6 +163,7 @@ class Pipeline:
 
     def _step(self, number: int, count: int, step: Planned) -> None:
         """One pass. A failed leaf is recorded and the others go on; a failed trunk pass ends the run."""
+        check_stop()
         trunk = step.step.pass_ in TRUNK
         artifact = self._made.get(step.takes)
         entry: dict[str, Any] = {
@@ -276,6 +281,7 @@ class Pipeline:
         if "module" in self._made and not (self.directory / "model").is_dir():
             publish_dir(self._made["module"].root, self.directory / "model")
         begin = time.perf_counter()
+        check_stop()
         if self.recipe.bench.enabled:
             from mlopt.measuring.run import bench_artifacts
 

@@ -1,4 +1,4 @@
-"""Child processes: what they can import, that they find room, and that they do not outlive their parent."""
+"""Child processes: what they can import, that they find room, and that they do not outlive their parent. And how this one is stopped."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import gc
 import os
 import signal
 import sys
+from typing import Any
+
+from mlopt.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, Interrupted
 
 _PR_SET_PDEATHSIG = 1
 
@@ -23,6 +26,30 @@ def release_memory() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
+
+
+_asked: list[int] = []
+
+
+def stop_on_signals() -> None:
+    """Ctrl-C and SIGTERM raise, and are remembered: an exception that Python drops (inside a weak reference's callback, a library's
+    `except Exception`) is raised again by `check_stop`.
+    """
+
+    def stop(number: int, frame: Any) -> None:
+        _asked.append(EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise Interrupted(EXIT_TERMINATED)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+
+
+def check_stop() -> None:
+    """Raises `Interrupted` when a signal has asked for it."""
+    if _asked:
+        raise Interrupted(_asked[0])
 
 
 def die_with_parent() -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
-from typing import Any
 
 import click
 
 from mlopt import __version__
-from mlopt.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, Interrupted, MloptError
+from mlopt.errors import EXIT_INTERRUPTED, EXIT_OK, MloptError
+from mlopt.processes import stop_on_signals
 
 COMMANDS = {
     "compress": "prune, fine-tune, quantize, export, check, measure, report: the main job",
@@ -62,13 +61,9 @@ def show_error(message: str, hint: str) -> None:
         click.echo(click.style(" hint: ", fg="cyan") + hint, err=True)
 
 
-def _terminated(signum: int, frame: Any) -> None:
-    raise Interrupted(EXIT_TERMINATED)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run and return the exit code. 0 done; see `mlopt/errors.py` for the others."""
-    signal.signal(signal.SIGTERM, _terminated)
+    stop_on_signals()
     try:
         result = group.main(arguments, prog_name="mlopt", standalone_mode=False)
         return result if isinstance(result, int) else EXIT_OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,7 +71,7 @@ def no_cache(module: nn.Module) -> Iterator[None]:
             config.use_cache = True
 
 
-def batch_is_free(module: nn.Module, inputs: tuple[Any, ...], keep: Callable[[str], bool]) -> torch.export.ExportedProgram:
+def batch_is_free(module: nn.Module, inputs: tuple[Any, ...], keep: Callable[[Any], bool]) -> torch.export.ExportedProgram:
     """A capture whose first dimension of every input may be any size, if the model allows. Raises `PassFailed`."""
 
     def two(x: Any) -> Any:  # a size of one is taken as fixed
@@ -80,22 +81,33 @@ def batch_is_free(module: nn.Module, inputs: tuple[Any, ...], keep: Callable[[st
     return capture(module, tuple(two(x) for x in inputs), keep, shapes)
 
 
+SIZES = frozenset({operator.getitem, operator.mul, operator.add, operator.sub, operator.floordiv})
+
+
+def _may_stay(node: torch.fx.Node, keep: Callable[[Any], bool]) -> bool:
+    return node.op in ("placeholder", "output") or (node.op == "call_function" and (node.target in SIZES or keep(node.target)))
+
+
 def capture(
     module: nn.Module,
     inputs: tuple[Any, ...],
-    keep: Callable[[str], bool] = lambda name: False,
+    keep: Callable[[Any], bool] = lambda target: False,
     dynamic_shapes: Any = None,
 ) -> torch.export.ExportedProgram:
-    """Export `module` in evaluation mode and decompose every operator for which `keep(name)` is false.
+    """Export `module` in evaluation mode and decompose every operator for which `keep(operator)` is false.
+
+    A graph in which all may stay is returned as it is: decomposing takes most of the time and memory of a capture.
 
     `inputs` are positional. Raises `PassFailed` with torch.export's own words when the model cannot be captured.
     """
     with evaluating(module), plain_attention(), no_cache(module), quiet():
         try:
             program = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes, strict=False)
+            if all(_may_stay(node, keep) for node in program.graph.nodes):
+                return program
             table = torch.export.default_decompositions()
             # The table is a mapping of its own kind: deleting from it is how an operator is kept whole.
-            for op in [op for op in table if isinstance(op, torch._ops.OpOverload) and keep(op._schema.name.split("::")[1])]:
+            for op in [op for op in table if isinstance(op, torch._ops.OpOverload) and keep(op)]:
                 del table[op]
             decomposed: torch.export.ExportedProgram = program.run_decompositions(table)
             return decomposed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from mlopt.pruning import rules
 from mlopt.pruning.labels import PINNED, Array
-from mlopt.pruning.propagation import RULES, Propagation, Term
+from mlopt.pruning.propagation import Propagation, Term, rule_of
 
 assert rules.__all__  # importing the package fills RULES
 
@@ -20,9 +21,9 @@ MAX_ROUNDS = 4
 MAX_WALKS = 120
 
 
-def has_rule(name: str) -> bool:
+def has_rule(target: Any) -> bool:
     """Whether an operator may stay whole in the captured graph."""
-    return name in RULES
+    return rule_of(target) is not None
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,13 @@ from torch.nn.utils import parametrize
 
 from mlopt.errors import PassFailed, UsageError, first_line
 from mlopt.model.capture import batch_is_free, capture, evaluating, no_cache, user_line
+from mlopt.processes import check_stop
 from mlopt.pruning import depth, mend
 from mlopt.pruning.budget import Amount, Widths, choose, solve
 from mlopt.pruning.coupling import Counter, Counts, Group, find_groups, has_rule, propagate
 from mlopt.pruning.graph import Reference, Unwritten, rewrite
 from mlopt.pruning.importance import KINDS, mean_gradients, score_classes
-from mlopt.pruning.plan_file import Plan, describe_group
+from mlopt.pruning.plan_file import Plan, describe_group, places_of
 from mlopt.pruning.proof import TOLERANCE, Proof, first_tensors, prove, trains
 from mlopt.pruning.propagation import Propagation
 from mlopt.pruning.surgery import LEAVES, Surgery, apply, cut_tensor, holders, leaf_changes, plan_weights, relink
@@ -351,7 +352,8 @@ class Pruner:
         )
         why = f"lowest {self.options.importance} for {budget}"
         flow = choice.found.flow
-        described = [describe_group(g, flow, choice.dropped, score, why) for g, score in zip(choice.groups, choice.scores, strict=True)]
+        places = places_of(flow)
+        described = [describe_group(g, flow, places, choice.dropped, score, why) for g, score in zip(choice.groups, choice.scores, strict=True)]
         plan = Plan(str(budget), self.options.importance, flow.soft, self._shapes(), described)
         return Pruned(module, plan, report, surgery)
 
@@ -456,6 +458,7 @@ class Pruner:
             return None
 
         for chosen in mend.proposals(mend.find_candidates(self.module, flow, dropped)):
+            check_stop()
             done = attempt(chosen)
             if done is None:
                 continue

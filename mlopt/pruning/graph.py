@@ -238,7 +238,7 @@ class _Writer:
             return
         if name in ("batch_norm", "_native_batch_norm_legit_no_training") and self._batch_norm(node, name):
             return
-        if name == "clone" and self._dropout(node):
+        if name in ("clone", "dropout", "dropout_") and self._dropout(node, name):
             return
         if node.target is operator.getitem and self.new[node.args[0]].op == "call_module":  # type: ignore[index]
             self.new[node] = self.new[node.args[0]]  # type: ignore[index]
@@ -296,15 +296,18 @@ class _Writer:
         self.new[node] = self.graph.call_module(path, (self.new[node.args[0]],))  # type: ignore[index]
         return True
 
-    def _dropout(self, node: Node) -> bool:
-        """In evaluation, dropout leaves a copy in the graph: put the layer back where one was (`F.dropout` leaves no trace of its rate)."""
+    def _dropout(self, node: Node, name: str) -> bool:
+        """Put the layer back. A decomposed graph has only a copy where one was, and none of a rate that was given to `F.dropout`."""
         path, kind = list((node.meta.get("nn_module_stack") or {"": ("", "")}).values())[-1]
-        if not str(kind).startswith("torch.nn.modules.dropout."):
+        if name != "clone":
+            rate = float(argument(node, 1, "p"))
+        elif str(kind).startswith("torch.nn.modules.dropout."):
+            rate = float(self.dense.get_submodule(path.split("@")[0]).p)  # type: ignore[arg-type]
+        else:
             return False
-        layer = self.dense.get_submodule(path.split("@")[0])
-        name = f"dropout_{len(self.new)}"
-        self.root.add_module(name, nn.Dropout(float(layer.p)))  # type: ignore[arg-type]
-        self.new[node] = self.graph.call_module(name, (self.new[node.args[0]],))  # type: ignore[index]
+        layer = f"dropout_{len(self.new)}"
+        self.root.add_module(layer, nn.Dropout(rate))
+        self.new[node] = self.graph.call_module(layer, (self.new[node.args[0]],))  # type: ignore[index]
         return True
 
     def _output(self, node: Node) -> None:

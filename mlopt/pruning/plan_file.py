@@ -114,18 +114,35 @@ def indices(text: Any, size: int, where: str) -> list[int]:
     return out
 
 
-def describe_group(group: Group, flow: Propagation, dropped: NDArray[np.bool_], scores: NDArray[np.float64], reason: str) -> dict[str, Any]:
-    """A group's entry: the fewest weight dimensions that hold all of its channels, and what stays of each."""
+Places = dict[int, list[tuple[str, int]]]
+"""For each label root, the weight dimensions that hold it: (weight, dimension), in the order of the weights."""
+
+
+def places_of(flow: Propagation) -> Places:
+    """Where every label lives; made once for all groups."""
+    out: Places = {}
+    for name, dims in flow.weights.items():
+        for dim, labels in enumerate(dims):
+            for root in np.unique(flow.labels.find(labels)).tolist():
+                out.setdefault(root, []).append((name, dim))
+    return out
+
+
+def describe_group(
+    group: Group, flow: Propagation, places: Places, dropped: NDArray[np.bool_], scores: NDArray[np.float64], reason: str
+) -> dict[str, Any]:
+    """A group's entry: a few weight dimensions that hold all of its channels, and what stays of each."""
+    held: dict[tuple[str, int], set[int]] = {}
+    for root in group.classes.tolist():
+        for place in places.get(root, ()):
+            held.setdefault(place, set()).add(root)
     left = set(group.classes.tolist())
     kept: dict[str, str] = {}
-    members = set(left)
-    places = [(name, dim, flow.labels.find(labels)) for name, dims in flow.weights.items() for dim, labels in enumerate(dims)]
-    inside = [(name, dim, roots, members.intersection(roots.tolist())) for name, dim, roots in places]
-    for name, dim, roots, held in sorted(inside, key=lambda place: -len(place[3])):
-        if not left & held:
+    for (name, dim), roots in sorted(held.items(), key=lambda place: -len(place[1])):
+        if not left & roots:
             continue
-        kept[f"{name}:{dim}"] = ranges(np.nonzero(~dropped[roots])[0].tolist())
-        left -= held
+        kept[f"{name}:{dim}"] = ranges(np.nonzero(~dropped[flow.labels.find(flow.weights[name][dim])])[0].tolist())
+        left -= roots
         if not left:
             break
     after = int(np.count_nonzero(~dropped[group.classes]))

@@ -63,6 +63,15 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
+def rule_of(target: Any) -> Rule | None:
+    """The rule of an operator, or None. One that works in place (`relu_`) has the rule of the one that does not."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return None
+    name = target._schema.name.split("::")[1]
+    found = RULES.get(name) or RULES.get(name.removesuffix("_"))
+    return RULES["pointwise"] if found is None and torch.Tag.pointwise in target.tags else found
+
+
 def op_name(node: Node) -> str:
     """`linear` for `aten.linear.default`; empty for what is not an ATen call."""
     return node.target._schema.name.split("::")[1] if isinstance(node.target, torch._ops.OpOverload) else ""
@@ -139,9 +148,9 @@ class Propagation:
         if node.target is operator.getitem:
             outputs: Any = self.values[node.all_input_nodes[0]]
             return outputs[node.args[1]] if outputs is not None else None
-        found = RULES.get(op_name(node))
-        if found is None and self._pointwise(node):
-            found = RULES["pointwise"]
+        found = rule_of(node.target)
+        if found is RULES["pointwise"] and not isinstance(node.meta.get("val"), torch.Tensor):
+            found = None
         return found(self, node) if found is not None else self.give_up(node)
 
     def _placeholder(self, node: Node) -> Value:
@@ -156,14 +165,6 @@ class Propagation:
             return self.all_pinned(node)
         self.weights[name] = [self.labels.fresh(size) for size in sizes_of(value)]
         return self.weights[name]
-
-    @staticmethod
-    def _pointwise(node: Node) -> bool:
-        return (
-            isinstance(node.target, torch._ops.OpOverload)
-            and torch.Tag.pointwise in node.target.tags
-            and isinstance(node.meta.get("val"), torch.Tensor)
-        )
 
     def dimensions(self) -> Iterator[Array]:
         """Every distinct label array of any tensor."""
