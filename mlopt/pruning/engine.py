@@ -24,7 +24,7 @@ from mlopt.pruning.coupling import Counter, Counts, Group, find_groups, has_rule
 from mlopt.pruning.graph import Reference, Unwritten, rewrite
 from mlopt.pruning.importance import KINDS, mean_gradients, score_classes
 from mlopt.pruning.plan_file import Plan, describe_group, places_of
-from mlopt.pruning.proof import TOLERANCE, Proof, first_tensors, prove, trains
+from mlopt.pruning.proof import TOLERANCE, Proof, Wanted, first_tensors, prove, trains
 from mlopt.pruning.propagation import Propagation
 from mlopt.pruning.surgery import LEAVES, Surgery, apply, cut_tensor, holders, leaf_changes, plan_weights, relink
 
@@ -444,14 +444,15 @@ class Pruner:
         leaf_changes(self.module, base, _kept_heads(self.module, base), flow.soft)
         problems: list[str] = []
         reference = self._reference(found, dropped)
+        wanted: Wanted = {}
 
         def attempt(chosen: tuple[mend.Candidate, ...]) -> tuple[nn.Module, Surgery, Proof] | None:
             surgery = mend.with_candidates(base, chosen)
             pruned = apply(share_copy(self.module), surgery)
             try:
-                proof = prove(self.module, pruned, surgery, self.inputs, reference)
+                proof = prove(self.module, pruned, surgery, self.inputs, reference, wanted)
                 if proof.holds:
-                    return pruned, surgery, replace(proof, trained=trains(pruned, self.inputs))
+                    return pruned, surgery, proof
                 problems.append(f"outputs differ by {proof.error:.2e} of the largest (tolerance {proof.tolerance:.0e})")
             except Exception as error:  # whatever forward raises when a size does not fit
                 problems.append(f"{type(error).__name__}: {first_line(error)}")
@@ -468,7 +469,11 @@ class Pruner:
                 without = attempt(fewer)
                 if without is not None:
                     done, chosen = without, fewer
-            return done
+            pruned, surgery, proof = done
+            try:
+                return pruned, surgery, replace(proof, trained=trains(pruned, self.inputs))
+            except Exception as error:  # whatever a backward raises
+                problems.insert(0, f"{type(error).__name__}: {first_line(error)}")
         return problems[0] if problems else "no proposal ran"
 
     def as_graph(self, found: Analysis, dropped: NDArray[np.bool_]) -> tuple[nn.Module, Surgery, Proof] | str:

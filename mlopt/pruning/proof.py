@@ -96,24 +96,31 @@ class _States:
     pruned: dict[str, torch.Tensor]
 
 
-def prove(dense: nn.Module, pruned: nn.Module, surgery: Surgery, inputs: tuple[Any, ...], reference: Run | None = None) -> Proof:
+Wanted = dict[Any, tuple[list[torch.Tensor], list[torch.Tensor]]]
+"""What the masked and the dense network give, by precision: the same for every attempt at one cut."""
+
+
+def prove(
+    dense: nn.Module, pruned: nn.Module, surgery: Surgery, inputs: tuple[Any, ...], reference: Run | None = None, wanted: Wanted | None = None
+) -> Proof:
     """Run both on real inputs. Raises whatever the pruned module raises: a size that was not mended, usually.
 
     `reference`: what the masked network computes, where the masked module is not it. Runs in float32; again in float64 when the signal is
-    too weak for float32 to tell (deep networks before training).
+    too weak for float32 to tell (deep networks before training). `wanted` is filled by the first call and spares the next ones half the work.
     """
+    wanted = {} if wanted is None else wanted
     if not any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in canonical(dense).values()):
-        proof = _compare(dense, pruned, surgery, inputs, reference, None)
+        proof = _compare(dense, pruned, surgery, inputs, reference, wanted, None)
         if proof.holds or proof.error > TOLERANCE:
             return proof
         try:
-            return _compare(dense, pruned, surgery, inputs, reference, torch.float64)
+            return _compare(dense, pruned, surgery, inputs, reference, wanted, torch.float64)
         except (RuntimeError, TypeError):  # a forward that casts by itself
             return _vacuous(proof)
     try:
-        return _compare(dense, pruned, surgery, inputs, reference, torch.float32)
+        return _compare(dense, pruned, surgery, inputs, reference, wanted, torch.float32)
     except (RuntimeError, TypeError):
-        return _compare(dense, pruned, surgery, inputs, reference, None, HALF_TOLERANCE)
+        return _compare(dense, pruned, surgery, inputs, reference, wanted, None, HALF_TOLERANCE)
 
 
 def _vacuous(proof: Proof) -> Proof:
@@ -126,6 +133,7 @@ def _compare(
     surgery: Surgery,
     inputs: tuple[Any, ...],
     reference: Run | None,
+    wanted: Wanted,
     dtype: torch.dtype | None,
     tolerance: float = TOLERANCE,
 ) -> Proof:
@@ -140,8 +148,9 @@ def _compare(
     for name, tensor in state.items():
         keeps = by_id.get(id(tensor))
         source = cast(alive.get(name, tensor).detach())
-        states.dense[name] = source
-        states.masked[name] = source if keeps is None else masked(source, keeps)
+        if dtype not in wanted:
+            states.dense[name] = source
+            states.masked[name] = source if keeps is None else masked(source, keeps)
         if name in alive:
             states.pruned[name] = source if keeps is None else cut_tensor(source, keeps)
     for name, tensor in canonical(pruned).items():  # its own weights: a wrong cut must show
@@ -164,8 +173,10 @@ def _compare(
 
     with evaluating(dense), evaluating(pruned), torch.no_grad(), plain_attention(), no_cache(dense), no_cache(pruned):
         got = seeded(run(pruned), states.pruned)
-        want = seeded(run(dense), states.masked) if reference is None else seeded(reference, by_every_name(states.masked))
-        plain = seeded(run(dense), states.dense)
+        if dtype not in wanted:
+            want = seeded(run(dense), states.masked) if reference is None else seeded(reference, by_every_name(states.masked))
+            wanted[dtype] = want, seeded(run(dense), states.dense)
+    want, plain = wanted[dtype]
     if [t.shape for t in got] != [t.shape for t in want]:
         raise ValueError(f"the pruned module gives {[tuple(t.shape) for t in got]}, the dense one {[tuple(t.shape) for t in want]}")
     error = max((distance(a, b) for a, b in zip(got, want, strict=True)), default=0.0)
