@@ -30,7 +30,7 @@ def importance_of(name: str) -> Any:
 
 
 def prune_at(
-    module: nn.Module, inputs: tuple[Any, ...], ratio: float, importance: str = "l2", spread: str = "uniform", losses: Any = ()
+    module: nn.Module, inputs: tuple[Any, ...], ratio: float, importance: str = "l2", spread: str = "uniform", losses: Any = (), round_to: int = 8
 ) -> nn.Module:
     """One pass at a ratio of channels, on a copy."""
     made = copy.deepcopy(module).eval()
@@ -40,7 +40,7 @@ def prune_at(
             loss(made).backward()
     pruner = tp.pruner.BasePruner(
         made, inputs, importance=importance_of(importance), pruning_ratio=ratio, global_pruning=spread == "global",
-        ignored_layers=last_layer(made), round_to=8, pruning_ratio_dict={}, in_channel_groups={}, out_channel_groups={}, num_heads={},
+        ignored_layers=last_layer(made), round_to=round_to, pruning_ratio_dict={}, in_channel_groups={}, out_channel_groups={}, num_heads={},
         customized_pruners={}, unwrapped_parameters=[],
     )  # fmt: skip
     pruner.step()
@@ -54,17 +54,29 @@ def macs_of(module: nn.Module, inputs: tuple[Any, ...]) -> float:
 
 
 def prune_to(module: nn.Module, inputs: tuple[Any, ...], remain: float, **options: Any) -> tuple[nn.Module, float]:
-    """The ratio of channels is searched until the MACs that remain are nearest to `remain`: (module, share that remains)."""
+    """The ratio of channels is searched until the MACs that remain are nearest to `remain`: (module, share that remains).
+
+    Widths round to 8, and finer where that misses by more than 3 points, as mlopt does.
+    """
     dense = macs_of(module, inputs)
-    low, high = 0.0, 0.98
     best: tuple[float, nn.Module, float] | None = None
-    for _ in range(STEPS):
-        ratio = (low + high) / 2
-        made = prune_at(module, inputs, ratio, **options)
-        share = macs_of(made, inputs) / dense
-        if best is None or abs(share - remain) < best[0]:
-            best = abs(share - remain), made, share
-        low, high = (ratio, high) if share > remain else (low, ratio)
+    for round_to in (8, 4, 2, 1):
+        low, high = 0.0, 0.98
+        for _ in range(STEPS):
+            ratio = (low + high) / 2
+            try:
+                made = prune_at(module, inputs, ratio, round_to=round_to, **options)
+                share = macs_of(made, inputs) / dense
+            except Exception:
+                if best is None:
+                    raise
+                return best[1], best[2]  # what a coarser width gave
+            if best is None or abs(share - remain) < best[0]:
+                best = abs(share - remain), made, share
+            low, high = (ratio, high) if share > remain else (low, ratio)
+        assert best is not None
+        if best[0] <= 0.03:
+            break
     assert best is not None
     return best[1], best[2]
 

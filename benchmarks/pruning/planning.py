@@ -97,13 +97,13 @@ def main() -> None:
     for tool in ("mlopt", "torch-pruning"):
         for name in ("resnet50", "vit_base", *(f"deep:{blocks}" for blocks in BLOCKS)):
             try:
-                child = subprocess.run([sys.executable, "-m", "benchmarks.pruning.planning", tool, name], capture_output=True, text=True, timeout=400)
+                child = subprocess.run([sys.executable, "-m", "benchmarks.pruning.planning", tool, name], capture_output=True, text=True, timeout=150)
                 found = [line for line in child.stdout.splitlines() if line.startswith("ROW")]
                 rows.append(
                     json.loads(found[-1][3:]) if found else {"tool": tool, "model": name, "failed": child.stderr.strip().splitlines()[-1][:200]}
                 )
             except subprocess.TimeoutExpired:
-                rows.append({"tool": tool, "model": name, "failed": "over 400 s"})
+                rows.append({"tool": tool, "model": name, "failed": "over 150 s"})
             print(rows[-1], flush=True)
     growth = {}
     for tool in ("mlopt", "torch-pruning"):
