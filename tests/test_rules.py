@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from mlopt.model.capture import capture
 from mlopt.pruning.budget import Widths, choose
-from mlopt.pruning.coupling import find_groups
+from mlopt.pruning.coupling import find_groups, has_rule
 from mlopt.pruning.engine import Options, Pruner, analyse
 from mlopt.pruning.labels import Labels
-from mlopt.pruning.propagation import RULES
+from mlopt.pruning.propagation import RULES, Propagation
 
 small = st.integers(2, 4)
 
@@ -298,6 +299,58 @@ def grouped_queries(n: Any) -> tuple[nn.Module, torch.Tensor]:
     return Grouped(), torch.randn(2, 5, 6)
 
 
+BETWEEN: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "permuted": lambda y: y.permute(0, 2, 1).permute(0, 2, 1),
+    "squeezed": lambda y: y.unsqueeze(1).squeeze(1),
+    "unfolded": lambda y: y.unfold(1, 2, 1).sum(-1),
+    "unbound": lambda y: sum(y.unbind(1)),  # type: ignore[arg-type,return-value]
+    "stacked": lambda y: torch.stack([y, torch.tanh(y)], 1).sum(1),
+    "picked": lambda y: y[:, [2, 0]] + y.index_select(1, torch.tensor([1, 1])),
+    "copied": lambda y: torch.empty_like(y).copy_(y) + y.clone(),
+    "converted": lambda y: y.to(torch.float64).to(torch.float32),
+    "counted": lambda y: y * torch.arange(3.0)[:, None],
+    "scattered": lambda y: torch.slice_scatter(y, y[:, :1] * 2, 1, 1, 2),
+    "repeated": lambda y: y.repeat(1, 2, 1),
+    "dropped": lambda y: torch.native_dropout(y, 0.5, False)[0],
+    "turned": lambda y: y.flatten(0, 1).t().t(),
+    "chosen": lambda y: torch.where(y > 0, y, -y).masked_fill(y > 9, 0.0),
+    "larger": lambda y: torch.maximum(y, torch.max(y, -y)),
+}
+"""Operators between two linear layers, on (2, 3, channels)."""
+
+
+def _between(name: str) -> Case:
+    def make(n: Any) -> tuple[nn.Module, torch.Tensor]:
+        d = 2 * n(small)
+        return Net(lambda m, x: m.c(BETWEEN[name](m.a(x))), a=nn.Linear(4, d), c=nn.Linear(d, 3)), torch.randn(2, 3, 4)
+
+    return make
+
+
+CASES.update({name: _between(name) for name in BETWEEN})
+
+
+@case
+def bare_convolution(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    c = 2 * n(small)
+    plain = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
+    return Net(
+        lambda m, x: m.c(torch.convolution(m.a(x), m.b.weight, m.b.bias, *plain)), a=nn.Conv2d(2, c, 1), b=nn.Conv2d(c, c, 3), c=nn.Conv2d(c, 3, 1)
+    ), torch.randn(1, 2, 4, 4)
+
+
+@case
+def folded(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    c = 2 * n(small)
+    return Net(lambda m, x: m.c(F.fold(F.unfold(m.a(x), 2), (4, 4), 2)), a=nn.Conv2d(2, c, 1), c=nn.Conv2d(c, 3, 1)), torch.randn(1, 2, 4, 4)
+
+
+@case
+def bias_and_product(n: Any) -> tuple[nn.Module, torch.Tensor]:
+    d = 2 * n(small)
+    return Net(lambda m, x: m.c(torch.addmm(m.a.bias, x, m.a.weight.t())), a=nn.Linear(4, d), c=nn.Linear(d, 3)), torch.randn(2, 4)
+
+
 @pytest.mark.parametrize("name", CASES)
 @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
@@ -345,6 +398,27 @@ def test_statistics_are_taken_over_what_stays(name: str, data: st.DataObject) ->
     module, x = SOFT[name](2 * data.draw(st.integers(2, 4)))
     assert Pruner(module.eval(), (x,)).found().groups == [] or name in ("group_norm", "weight_standardised")
     prove_random_cut(module, x, data, soft=True)
+
+
+def test_every_rule_is_in_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`experts` (a grouped matrix product in half precision, or a library's own operator) is proved by Mixtral in the zoo."""
+    called = set()
+    functions = set(RULES.values())
+    for name, function in list(RULES.items()):
+
+        def watched(flow: Propagation, node: torch.fx.Node, function: Any = function) -> Any:
+            called.add(function)
+            return function(flow, node)
+
+        monkeypatch.setitem(RULES, name, watched)
+    fixed = lambda strategy: True if strategy is not small and "bool" in repr(strategy) else 2  # noqa: E731
+    for make in CASES.values():
+        module, x = make(fixed)
+        Propagation(capture(module.eval(), (x,), keep=has_rule))
+    for make_soft in SOFT.values():
+        module, x = make_soft(4)
+        Propagation(capture(module.eval(), (x,), keep=has_rule), {}, True)
+    assert sorted(function.__name__ for function in functions - called) == ["experts"]
 
 
 def test_unknown_operator_pins_what_it_touches() -> None:
