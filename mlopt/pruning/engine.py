@@ -315,6 +315,7 @@ class Pruner:
         reached = getattr(after, budget.metric) / getattr(before, budget.metric)
         rounding = {
             "round_to": round_to,
+            "reached": reached,
             "reached_unrounded": widths.unrounded,
             "importance_kept": _importance_kept(scores, kept),
             "importance_kept_unrounded": _importance_kept(scores, widths.ideal),

@@ -221,7 +221,7 @@ def _cost_of_rounding(entry: Record) -> list[str]:
     if not rounding:
         return []
     lost = rounding["importance_kept_unrounded"] - rounding["importance_kept"]
-    moved = entry["metrics"]["reached"] - rounding["reached_unrounded"]
+    moved = rounding["reached"] - rounding["reached_unrounded"]
     step = rounding["round_to"]
     if step == 1 or (abs(lost) < 0.005 and abs(moved) < 0.005):
         return []
