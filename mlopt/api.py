@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from mlopt.model.trust import Trust
 from mlopt.pipeline import Pipeline, Run
 from mlopt.pruning.budget import Amount
 from mlopt.pruning.engine import Declined, Options, Pruned, Pruner
-from mlopt.pruning.latency import prune_to_latency
+from mlopt.pruning.latency import in_time, prune_to_latency
 from mlopt.pruning.plan_file import Plan
 from mlopt.recipe import Model, Recipe
 from mlopt.store import Store
@@ -119,20 +119,23 @@ def prune(
     return pruned
 
 
+def _written(name: str, module: nn.Module, root: Path, specs: tuple[TensorSpec, ...]) -> tuple[Artifact, bundle.Bundle]:
+    """A live module as a bundle in an empty directory, for other processes to open."""
+    head = bundle.Bundle(bundle.origin_of(module), specs)
+    bundle.write(root, module, head)
+    return Artifact(name, Format.MODULE, root, "", "", specs), head
+
+
 def _to_latency(pruner: Pruner, budget: Amount, specs: tuple[TensorSpec, ...], runtime: str) -> Pruned:
     trust = Trust(allow_class=tuple(sorted(own_classes(pruner.module))))
     with tempfile.TemporaryDirectory(prefix="mlopt-prune-") as scratch:
-        head = bundle.Bundle(adopt_module(pruner.module).trunk()[1].origin, specs)
-        bundle.write(Path(scratch), pruner.module, head)
-        dense = Artifact("module", Format.MODULE, Path(scratch), "", "", specs)
+        dense, head = _written("module", pruner.module, Path(scratch), specs)
         run = RunContext(NO_DATA, None, trust, pruner.options.seed, "cpu", 1, 1, dense)
         with Serving(dense, runtime, run) as serving:
             pruned, trials = prune_to_latency(
                 pruner, 1.0 - budget.remove, lambda made: serving.time_ratio(made.module, head.after(made.module, made.surgery))
             )
-    best = min(trials, key=lambda trial: abs(trial.ratio.estimate - (1.0 - budget.remove)))
-    report = replace(pruned.report, amount=str(budget), asked=1.0 - budget.remove, reached=best.ratio.estimate)
-    return replace(pruned, report=report)
+    return in_time(pruned, trials, 1.0 - budget.remove)[0]
 
 
 def apply_plan(module: nn.Module, inputs: Inputs, plan: str | Path | Plan) -> Pruned:
@@ -242,8 +245,7 @@ def bench(
             if isinstance(model, nn.Module):
                 root = Path(scratch) / f"module-{number}"
                 root.mkdir()
-                bundle.write(root, model, bundle.Bundle(adopt_module(model).trunk()[1].origin, specs))
-                artifacts.append(Artifact(f"{type(model).__name__} {number}", Format.MODULE, root, "", "", specs))
+                artifacts.append(_written(f"{type(model).__name__} {number}", model, root, specs)[0])
             else:
                 artifacts.append(as_artifact(str(model), allowed.for_model(str(model)), specs, Path(scratch)))
         return Comparison(bench_side_by_side(artifacts, allowed, threads, tuple(batch), budget_s))

@@ -14,7 +14,7 @@ from mlopt.model import bundle as bundles
 from mlopt.model.inputs import check_runs, infer, parse_spec, synthetic
 from mlopt.model.sources import Source, open_model
 from mlopt.model.trust import Trust
-from mlopt.pruning.engine import Pruner
+from mlopt.pruning.engine import Pruner, analyse
 from mlopt.pruning.sensitivity import Sensitivity, measure
 from mlopt.training.objectives import logits_of, score
 
@@ -42,18 +42,13 @@ def inspect_model(text: str, trust: Trust, input: tuple[str, ...]) -> dict[str, 
         "layers": _layers(module),
         "runtimes": _runtimes(module),
     }
-    from mlopt.pruning.engine import analyse
-
     try:
         found = analyse(module, synthetic(specs))
     except MloptError as error:
         return {**out, "macs": None, "prunable": [], "prunable_reason": error.message}
     counter = found.counter()
-    import numpy as np
-
-    dense = counter.of_widths(np.array([len(group.classes) for group in found.groups], dtype=float))
     groups = [{"name": g.name, "width": len(g.classes) * g.unit, "unit": g.unit, "prunable": len(g.classes) > g.step(8)} for g in found.groups]
-    return {**out, "macs": dense.macs, "prunable": groups, "unknown_operators": found.flow.unknown}
+    return {**out, "macs": counter.whole().macs, "prunable": groups, "unknown_operators": found.flow.unknown}
 
 
 SENSITIVITY_SAMPLES = 512

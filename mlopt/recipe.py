@@ -83,7 +83,7 @@ def amount_problem(text: str) -> tuple[str, str] | None:
     if metric not in ("", *BUDGETS):
         return f"'{metric}' is not a budget", "use 0.5, macs:0.5, params:0.5, channels:0.5, latency:0.5 or layers:2"
     if metric == "layers":
-        return None if value >= 1 and value == int(value) else (f"'{number}' is not a number of blocks", "layers:2 drops the two that matter least")
+        return None if value >= 1 and value.is_integer() else (f"'{number}' is not a number of blocks", "layers:2 drops the two that matter least")
     if not 0 < value < 1:
         return f"the amount to prune is {number}: it must lie between 0 and 1", "--prune 0.5 removes half of the MACs"
     return None

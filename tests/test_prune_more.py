@@ -287,12 +287,15 @@ def parts(x: torch.Tensor, y: torch.Tensor) -> Part:
     return loaded.train
 
 
-def test_zeros_reach_the_exports_and_the_report(cli: Cli, tmp_path: Path, digits_npz: Path) -> None:
-    made = cli(
-        "compress", "recipes.networks:digits_resnet", "--prune", "0.5", "--sparsity", "2:4", "--finetune", "1", "--export", "onnx",
-        "--data", digits_npz, "--no-bench", "-o", "run",
-    )  # fmt: skip
+def compress_half(cli: Cli, digits_npz: Path, *options: str) -> None:
+    """`mlopt compress --prune 0.5` of the digits network with these options, into `run`."""
+    fixed = ("--prune", "0.5", "--export", "onnx", "--data", digits_npz, "--no-bench", "-o", "run")
+    made = cli("compress", "recipes.networks:digits_resnet", *fixed, *options)
     assert made.returncode == 0, made.stderr
+
+
+def test_zeros_reach_the_exports_and_the_report(cli: Cli, tmp_path: Path, digits_npz: Path) -> None:
+    compress_half(cli, digits_npz, "--sparsity", "2:4", "--finetune", "1")
     import onnx
     from onnx import numpy_helper
 
@@ -367,11 +370,7 @@ def test_layers_are_really_timed() -> None:
 
 
 def test_iterations_reach_the_same_share_on_one_schedule(cli: Cli, tmp_path: Path, digits_npz: Path) -> None:
-    made = cli(
-        "compress", "recipes.networks:digits_resnet", "--prune", "0.5", "--iterations", "2", "--finetune", "2", "--export", "onnx",
-        "--data", digits_npz, "--no-bench", "-o", "run",
-    )  # fmt: skip
-    assert made.returncode == 0, made.stderr
+    compress_half(cli, digits_npz, "--iterations", "2", "--finetune", "2")
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert [entry["pass"] for entry in record["passes"]] == ["prune", "finetune", "prune", "finetune", "onnx"]
     assert [entry["config"]["part"] for entry in record["passes"] if entry["pass"] == "finetune"] == [[0.0, 0.5], [0.5, 1.0]]

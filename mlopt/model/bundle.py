@@ -23,7 +23,7 @@ from mlopt.artifact import TensorSpec
 from mlopt.errors import ModelRefused, UsageError
 from mlopt.model import graph, structure
 from mlopt.model.trust import Trust, resolve_factory
-from mlopt.pruning.surgery import Surgery, apply, holders, relink
+from mlopt.pruning.surgery import Surgery, apply, holders, in_place_of, relink
 
 SCHEMA_VERSION = 1
 
@@ -170,8 +170,7 @@ def fill(module: nn.Module, weights: dict[str, torch.Tensor]) -> None:
         if tensor.shape != old.shape or tensor.dtype != old.dtype:
             raise ValueError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}, the module wants {tuple(old.shape)} {old.dtype}")
         # A copy in memory of its own: tensors mapped from a file lie at odd addresses, and kernels round differently there.
-        tensor = tensor.clone()
-        new[id(old)] = nn.Parameter(tensor, old.requires_grad) if isinstance(old, nn.Parameter) else tensor
+        new[id(old)] = in_place_of(old, tensor.clone())
     for _, table, key, tensor in list(holders(module)):
         table[key] = new[id(tensor)]
     relink(module)

@@ -71,6 +71,17 @@ def no_cache(module: nn.Module) -> Iterator[None]:
             config.use_cache = True
 
 
+@contextlib.contextmanager
+def plainly(*modules: nn.Module) -> Iterator[None]:
+    """Modules as a graph can hold them: in evaluation mode, with plain attention, without a cache among their outputs."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(plain_attention())
+        for module in modules:
+            stack.enter_context(evaluating(module))
+            stack.enter_context(no_cache(module))
+        yield
+
+
 def batch_is_free(module: nn.Module, inputs: tuple[Any, ...], keep: Callable[[Any], bool]) -> torch.export.ExportedProgram:
     """A capture whose first dimension of every input may be any size, if the model allows. Raises `PassFailed`."""
 
@@ -100,7 +111,7 @@ def capture(
 
     `inputs` are positional. Raises `PassFailed` with torch.export's own words when the model cannot be captured.
     """
-    with evaluating(module), plain_attention(), no_cache(module), quiet():
+    with plainly(module), quiet():
         try:
             program = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes, strict=False)
             if all(_may_stay(node, keep) for node in program.graph.nodes):

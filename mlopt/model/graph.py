@@ -109,6 +109,15 @@ def scriptable(module: GraphModule) -> GraphModule:
     return made
 
 
+def container(root: nn.Module, path: str) -> nn.Module:
+    """The module at a path, empty ones made on the way."""
+    for part in path.split(".") if path else []:
+        if part not in root._modules:
+            root.add_module(part, nn.Module())
+        root = root.get_submodule(part)
+    return root
+
+
 def rebuild(data: dict[str, Any], where: str) -> GraphModule:
     """The module, its tensors empty. Raises `ModelRefused` for anything that is not on the lists above."""
     try:
@@ -152,19 +161,11 @@ class _Reader:
 
     def _add(self, root: nn.Module, path: str, child: nn.Module) -> None:
         parent, _, leaf = self._path(path).rpartition(".")
-        self._holder(root, parent).add_module(leaf, child)
-
-    @staticmethod
-    def _holder(root: nn.Module, path: str) -> nn.Module:
-        for part in path.split(".") if path else []:
-            if part not in root._modules:
-                root.add_module(part, nn.Module())
-            root = root.get_submodule(part)
-        return root
+        container(root, parent).add_module(leaf, child)
 
     def _tensor(self, root: nn.Module, path: str, spec: dict[str, Any], made: dict[str, torch.Tensor]) -> None:
         parent, _, leaf = self._path(path).rpartition(".")
-        holder = self._holder(root, parent)
+        holder = container(root, parent)
         dtype = getattr(torch, str(spec["dtype"]))
         if not isinstance(dtype, torch.dtype):
             raise self.refuse(f"has a tensor of type {spec['dtype']!r}")

@@ -14,7 +14,7 @@ from mlopt.artifact import Artifact, Format
 from mlopt.context import RunContext
 from mlopt.errors import BackendMissing, PassFailed, first_line
 from mlopt.model import bundle
-from mlopt.model.capture import no_cache, plain_attention
+from mlopt.model.capture import plainly
 from mlopt.model.inputs import dynamic_shapes, synthetic
 from mlopt.passes.base import PassResult
 from mlopt.quiet import quiet
@@ -34,7 +34,7 @@ class AotiPass:
             raise BackendMissing("a C++ compiler, which AOTInductor needs,", "apt-get install g++")
         module, _ = bundle.read(artifact.path, run.trust)
         module.eval().requires_grad_(False)
-        with quiet(), torch.no_grad(), plain_attention(), no_cache(module):
+        with quiet(), torch.no_grad(), plainly(module):
             try:
                 program = torch.export.export(module, synthetic(artifact.inputs), dynamic_shapes=dynamic_shapes(artifact.inputs), strict=False)
                 torch._inductor.aoti_compile_and_package(program, package_path=str(stage / FILE))

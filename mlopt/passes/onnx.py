@@ -14,7 +14,7 @@ from mlopt.artifact import Artifact, Format, TensorSpec
 from mlopt.context import RunContext
 from mlopt.errors import BackendMissing, PassFailed, first_line
 from mlopt.model import bundle
-from mlopt.model.capture import no_cache, plain_attention
+from mlopt.model.capture import plainly
 from mlopt.model.inputs import dynamic_shapes, fixed, synthetic
 from mlopt.passes.base import PassResult
 from mlopt.quiet import quiet
@@ -59,7 +59,7 @@ class OnnxPass:
     def _export(self, module: nn.Module, specs: tuple[TensorSpec, ...], path: Path) -> None:
         import onnx
 
-        with quiet(), plain_attention(), no_cache(module), torch.no_grad():
+        with quiet(), plainly(module), torch.no_grad():
             program = torch.onnx.export(
                 module,
                 synthetic(specs),

@@ -20,7 +20,7 @@ from mlopt.passes.base import PassResult
 from mlopt.pruning.budget import Amount
 from mlopt.pruning.engine import CLOSE, Declined, Options, Pruned, Pruner
 from mlopt.pruning.importance import mean_gradients
-from mlopt.pruning.latency import TimeRatio, Trial, prune_to_latency
+from mlopt.pruning.latency import TimeRatio, Trial, in_time, prune_to_latency
 from mlopt.pruning.plan_file import Plan
 from mlopt.pruning.sparsity import sparsify
 from mlopt.training.loop import recalibrate_batch_norm
@@ -74,7 +74,7 @@ class PrunePass:
             "summary": f"{report.reached:.1%} of the {_shown(report.amount)} remain; proof error {report.proof.error:.1e}",
         }
         if trials:
-            metrics |= _latency_metrics(Amount.parse(config.amount), config.runtime, trials)
+            metrics |= _latency_metrics(pruned, Amount.parse(config.amount), config.runtime, trials)
         return PassResult(replace(artifact, root=stage, digest=""), metrics)
 
     def _prune(self, pruner: Pruner, head: bundle.Bundle, artifact: Artifact, run: RunContext) -> tuple[Pruned, list[Trial]]:
@@ -137,18 +137,16 @@ class PrunePass:
         )
 
 
-def _latency_metrics(budget: Amount, runtime: str, trials: list[Trial]) -> dict[str, Any]:
+def _latency_metrics(pruned: Pruned, budget: Amount, runtime: str, trials: list[Trial]) -> dict[str, Any]:
     """The budget that was asked for, in time, with every step of the search."""
     target = 1.0 - budget.remove
-    best = min(trials, key=lambda trial: abs(trial.ratio.estimate - target))
+    timed, best = in_time(pruned, trials, target)
     missed = abs(best.ratio.estimate - target) > CLOSE
     note = (
         f"asked for {target:.3f} of the time on {runtime}, reached {best.ratio.estimate:.3f} at {best.macs:.3f} of the MACs: what is left is not in "
     )
     return {
-        "amount": str(budget),
-        "asked": target,
-        "reached": best.ratio.estimate,
+        **{key: getattr(timed.report, key) for key in ("amount", "asked", "reached")},
         "latency": {"runtime": runtime, "trials": [asdict(trial) for trial in trials]},
         "note": note + ": the rest is not in the layers that can be narrowed" if missed else "",
         "summary": f"{best.ratio.estimate:.1%} of the time on {runtime} and {best.macs:.1%} of the MACs remain",

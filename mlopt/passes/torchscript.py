@@ -13,7 +13,7 @@ from mlopt.artifact import Artifact, Format
 from mlopt.context import RunContext
 from mlopt.errors import PassFailed, first_line
 from mlopt.model import bundle
-from mlopt.model.capture import no_cache, plain_attention
+from mlopt.model.capture import plainly
 from mlopt.model.graph import scriptable
 from mlopt.passes.base import PassResult
 from mlopt.quiet import quiet
@@ -35,7 +35,7 @@ class TorchScriptPass:
             module = scriptable(module)
         inputs, _ = run.samples(artifact, 2)
         how, why = "script", ""
-        with quiet(), torch.no_grad(), plain_attention(), no_cache(module):
+        with quiet(), torch.no_grad(), plainly(module):
             try:
                 program: Any = torch.jit.freeze(torch.jit.script(module))
                 program(*inputs)  # what compiles may still not run

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from mlopt.errors import UsageError
 from mlopt.pruning.coupling import Counter, Counts, Group
 from mlopt.pruning.propagation import Propagation
+from mlopt.recipe import amount_problem
 
-METRICS = ("macs", "params", "channels", "latency", "layers")
 FEW = 64
 CLOSE_ENOUGH = 0.005
 """Half a point of the dense metric: nearer than that, rounding is not mended further."""
@@ -29,21 +29,11 @@ class Amount:
     @classmethod
     def parse(cls, text: str) -> Amount:
         """`0.5`, `macs:0.5`, `params:0.5`, `channels:0.5`, `latency:0.5`, `layers:2`. Raises `UsageError`."""
+        problem = amount_problem(str(text))
+        if problem is not None:
+            raise UsageError(*problem)
         metric, _, number = str(text).rpartition(":")
-        metric = metric or "macs"
-        try:
-            remove = float(number)
-        except ValueError:
-            remove = math.nan
-        if metric not in METRICS:
-            raise UsageError(f"'{metric}' is not a budget", "use macs:0.5 (the default), params:0.5, channels:0.5, latency:0.5 or layers:2")
-        if metric == "layers":
-            if not (remove >= 1 and remove == int(remove)):
-                raise UsageError(f"layers:{number} is not a number of blocks", "layers:2 drops the two residual blocks that matter least")
-            return cls(metric, remove)
-        if not 0.0 < remove < 1.0:
-            raise UsageError(f"the amount to prune is {number}: it must lie between 0 and 1", "--prune 0.5 removes half of the MACs")
-        return cls(metric, remove)
+        return cls(metric or "macs", float(number))
 
     def __str__(self) -> str:
         return f"{self.metric}:{self.remove:g}"
@@ -76,14 +66,14 @@ def solve(
 
     The continuous answer is found by bisection, rounded, and then mended one step at a time where rounding moved it off the target.
     """
-    totals = np.array([len(group.classes) for group in groups], dtype=float)
+    totals = counter.totals
     choices = [allowed(group, round_to, floor) for group in groups]
     least = np.array([choice[0] for choice in choices], dtype=float)
 
     def measure(counts: Counts) -> float:
         return float(getattr(counts, amount.metric))
 
-    dense = measure(counter.of_widths(totals))
+    dense = measure(counter.whole())
     target = dense * (1.0 - amount.remove)
 
     def widths_at(level: float) -> NDArray[np.float64]:

@@ -188,6 +188,7 @@ class Counter:
             which, counts = np.unique(owners[owners >= 0], return_counts=True)
             for index, count in zip(which.tolist(), counts.tolist(), strict=True):
                 self.share[position, index] = count / len(groups[index].classes)
+        self.totals = np.array([len(group.classes) for group in groups], dtype=float)
         self._units = np.array([group.unit for group in groups], dtype=float)
         self._macs, self._params = self._table(macs), self._table(params)
 
@@ -199,6 +200,10 @@ class Counter:
         for row, (_, ids) in enumerate(terms):
             positions[row, : len(ids)] = ids
         return np.array([constant for constant, _ in terms]), positions
+
+    def whole(self) -> Counts:
+        """Nothing cut."""
+        return self.of_widths(self.totals)
 
     def of_widths(self, kept: NDArray[np.float64]) -> Counts:
         """`kept[i]` classes in group i (fractions allowed)."""

@@ -14,9 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from mlopt.model.capture import evaluating, no_cache, plain_attention
+from mlopt.model.capture import plainly
 from mlopt.pruning.proof import distance, first_tensors
 from mlopt.pruning.surgery import SKIPPED, Surgery
+
+
+def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The first argument of a call, by position or by name."""
+    return args[0] if args else next(iter(kwargs.values()), None)
 
 
 class Skipped(nn.Module):
@@ -25,7 +30,7 @@ class Skipped(nn.Module):
     places = 0
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        given = args[0] if args else next(iter(kwargs.values()))
+        given = _first(args, kwargs)
         return (given, *([None] * (self.places - 1))) if self.places else given
 
 
@@ -53,7 +58,7 @@ def candidates(module: nn.Module, inputs: tuple[Any, ...]) -> list[Block]:
     found: dict[nn.Module, Block | None] = {}
 
     def seen(child: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        given = args[0] if args else next(iter(kwargs.values()), None)
+        given = _first(args, kwargs)
         tail = output[1:] if isinstance(output, tuple) else ()
         first = output[0] if isinstance(output, tuple) and output else output
         fits = (
@@ -80,7 +85,7 @@ def candidates(module: nn.Module, inputs: tuple[Any, ...]) -> list[Block]:
 
 
 def _outputs(module: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
-    with evaluating(module), no_cache(module), plain_attention(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with plainly(module), torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return first_tensors(module(*inputs))
 
@@ -91,7 +96,7 @@ def bypassed(module: nn.Module, blocks: list[Block]) -> Iterator[None]:
 
     def instead(places: int) -> Any:
         def hook(child: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            given = args[0] if args else next(iter(kwargs.values()))
+            given = _first(args, kwargs)
             return (given, *output[1:]) if places else given
 
         return hook

@@ -16,17 +16,17 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from mlopt.errors import PassFailed, UsageError, first_line
-from mlopt.model.capture import batch_is_free, capture, evaluating, no_cache, user_line
+from mlopt.model.capture import batch_is_free, capture, plainly, user_line
 from mlopt.processes import check_stop
 from mlopt.pruning import depth, mend
 from mlopt.pruning.budget import Amount, Widths, choose, solve
 from mlopt.pruning.coupling import Counter, Counts, Group, find_groups, has_rule, propagate
-from mlopt.pruning.graph import Reference, Unwritten, rewrite
+from mlopt.pruning.graph import Cut, Reference, Unwritten, cut_statistics, rewrite
 from mlopt.pruning.importance import KINDS, mean_gradients, score_classes
 from mlopt.pruning.plan_file import Plan, describe_group, places_of
 from mlopt.pruning.proof import TOLERANCE, Proof, Wanted, first_tensors, prove, trains
 from mlopt.pruning.propagation import Propagation
-from mlopt.pruning.surgery import LEAVES, Surgery, apply, cut_tensor, holders, leaf_changes, plan_weights, relink
+from mlopt.pruning.surgery import LEAVES, Surgery, apply, cut_tensor, holders, in_place_of, leaf_changes, plan_weights, relink
 
 ROUND_TO = 8
 CLOSE = 0.03
@@ -137,7 +137,7 @@ def check_weights(module: nn.Module) -> None:
 def check_runs(module: nn.Module, inputs: tuple[Any, ...]) -> None:
     """Raises `UsageError` when the module does not run on these inputs, or gives nothing finite."""
     try:
-        with evaluating(module), no_cache(module), torch.no_grad():
+        with plainly(module), torch.no_grad():
             outputs = first_tensors(module(*inputs))
     except Exception as error:  # whatever a forward raises
         place = user_line(error)
@@ -309,9 +309,8 @@ class Pruner:
         dropped = choose(groups, scores, widths, found.flow)
         if not dropped.any():
             return None
-        totals = np.array([len(group.classes) for group in groups], dtype=float)
         kept = np.array([np.count_nonzero(~dropped[group.classes]) for group in groups], dtype=float)
-        before, after = counter.of_widths(totals), counter.of_mask(dropped, kept)
+        before, after = counter.whole(), counter.of_mask(dropped, kept)
         reached = getattr(after, budget.metric) / getattr(before, budget.metric)
         rounding = {
             "round_to": round_to,
@@ -346,7 +345,7 @@ class Pruner:
             proof=proof,
             groups=groups,
             unknown_operators=choice.found.flow.unknown,
-            statistics=sum(1 for _ in _cut_statistics(choice.found.flow, choice.dropped)),
+            statistics=len(cut_statistics(Cut(choice.found.flow, choice.dropped))),
             rounding=choice.rounding,
             note=_missed(choice.widths, choice.reached, budget),
             layers=_macs_by_module(choice.found, choice.dropped),
@@ -372,8 +371,7 @@ class Pruner:
             raise Declined("the plan cuts nothing")
         counter = found.counter()
         kept = np.array([np.count_nonzero(~dropped[group.classes]) for group in found.groups])
-        before = counter.of_widths(np.array([len(group.classes) for group in found.groups], dtype=float))
-        after = counter.of_mask(dropped, kept.astype(float))
+        before, after = counter.whole(), counter.of_mask(dropped, kept.astype(float))
         reached = after.macs / before.macs
         widths = Widths(kept, reached, reached, reached, reached, kept.astype(float))
         scores = score_classes(found.flow, found.groups, self.weights, "l2")
@@ -406,7 +404,7 @@ class Pruner:
         proof = Proof(True, error, TOLERANCE, moved, (), "dense module with the blocks bypassed", trained=trains(pruned, self.inputs))
         own_tensors(pruned, self.weights.values())
         before, after = (
-            _whole_counts(label(m, p, self.batch)) for m, p in ((self.module, self.program), (pruned, capture(pruned, self.inputs, has_rule)))
+            label(m, p, self.batch).counter().whole() for m, p in ((self.module, self.program), (pruned, capture(pruned, self.inputs, has_rule)))
         )
         paths = {block.path for block in gone}
         report = PruneReport(
@@ -434,9 +432,7 @@ class Pruner:
 
     @staticmethod
     def _reference(found: Analysis, dropped: NDArray[np.bool_]) -> Callable[..., list[torch.Tensor]] | None:
-        if not any(True for _ in _cut_statistics(found.flow, dropped)):
-            return None
-        return Reference(found.flow, dropped).outputs
+        return Reference(found.flow, dropped).outputs if cut_statistics(Cut(found.flow, dropped)) else None
 
     def as_module(self, found: Analysis, dropped: NDArray[np.bool_]) -> tuple[nn.Module, Surgery, Proof] | str:
         """Apply, mend and prove; a string says why nothing could be proved."""
@@ -486,7 +482,7 @@ class Pruner:
             try:
                 flow, gone = (found.flow, dropped) if not free else self._free_batch(found.flow.soft, plan)
                 by_id = {id(self.weights[name]): keeps for name, keeps in plan.weights.items()}
-                made = {id(tensor): _cut_like(tensor, by_id.get(id(tensor))) for tensor in self.weights.values()}
+                made = {id(t): in_place_of(t, cut_tensor(t, by_id[id(t)])) if id(t) in by_id else t for t in self.weights.values()}
                 tensors = {name: made[id(tensor)] for name, tensor in self.weights.items()}
                 module = rewrite(flow, gone, tensors, self.module)
                 module.train(self.module.training)
@@ -512,10 +508,6 @@ class Pruner:
         return flow, dropped
 
 
-def _whole_counts(found: Analysis) -> Counts:
-    return found.counter().of_widths(np.array([len(group.classes) for group in found.groups], dtype=float))
-
-
 def prune_module(
     module: nn.Module,
     inputs: tuple[Any, ...],
@@ -528,34 +520,19 @@ def prune_module(
     return Pruner(module, inputs, options, losses).prune(budget)
 
 
-def _cut_like(tensor: torch.Tensor, keeps: list[list[int] | None] | None) -> torch.Tensor:
-    if keeps is None:
-        return tensor
-    new = cut_tensor(tensor, keeps)
-    return nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
-
-
-def _cut_statistics(flow: Propagation, dropped: NDArray[np.bool_]) -> Iterable[Any]:
-    """Nodes that average over a dimension that was cut."""
-    for node in flow.statistics:
-        for source in node.all_input_nodes:
-            if any(dropped[flow.labels.find(dim)].any() for dim in flow.values.get(source) or []):
-                yield node
-                break
-
-
 def _miss(choice: Choice) -> float:
     return abs(choice.reached - choice.widths.asked)
 
 
 def _macs_by_module(found: Analysis, dropped: NDArray[np.bool_]) -> dict[str, tuple[float, float]]:
     """MACs of every module that does any, before and after the cut, for one sample."""
+    cut = Cut(found.flow, dropped)
     path_of = {node.name: (mend.enclosing(node) or [""])[0] for node in found.flow.values}
     out: dict[str, tuple[float, float]] = {}
     for term in found.flow.macs:
         before, after = out.get(path_of[term.node], (0.0, 0.0))
         whole = term.constant * math.prod(len(dim) for dim in term.dims) / found.batch
-        left = term.constant * math.prod(int(np.count_nonzero(~dropped[found.flow.labels.find(dim)])) for dim in term.dims) / found.batch
+        left = term.constant * math.prod(cut.kept(dim) for dim in term.dims) / found.batch
         out[path_of[term.node]] = (before + whole, after + left)
     return out
 
@@ -607,8 +584,7 @@ def own_tensors(module: nn.Module, foreign: Iterable[torch.Tensor]) -> None:
     for _, table, key, tensor in list(holders(module)):
         if id(tensor) in shared:
             if id(tensor) not in copies:
-                new = tensor.detach().clone()
-                copies[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+                copies[id(tensor)] = in_place_of(tensor, tensor.detach().clone())
             table[key] = copies[id(tensor)]
     relink(module)
 

@@ -17,8 +17,9 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
+from mlopt.model.graph import container
 from mlopt.pruning.labels import Array
-from mlopt.pruning.propagation import Propagation, TensorLabels, argument, op_name, shape
+from mlopt.pruning.propagation import Propagation, TensorLabels, argument, op_name, shape, user_outputs
 
 SIZES_AT = {"view": 1, "reshape": 1, "_unsafe_view": 1, "view_copy": 1, "expand": 1, "expand_copy": 1} | {
     **dict.fromkeys(("full", "zeros", "ones", "empty"), 0),
@@ -113,16 +114,20 @@ class Cut:
 
     def _groups(self, node: Node, args: list[Any], kwargs: dict[str, Any], name: str) -> None:
         position = 8 if name == "convolution" else 6
-        groups = int(argument(node, position, "groups", 1))
-        weight = self.flow.of(node.args[1])
-        transposed = "transpose" in name or (name == "convolution" and bool(argument(node, 6, "transposed")))
-        if groups == 1 or len(weight[1]) != 1 or (transposed and len(weight[0]) != groups):
-            return
-        new = groups * self.kept(weight[0]) // len(weight[0])
+        if node not in self.flow.resized:
+            return  # only a depthwise convolution has fewer groups
+        rows = self.flow.of(node.args[1])[0]
+        new = int(argument(node, position, "groups")) * self.kept(rows) // len(rows)
         if len(args) > position:
             args[position] = new
         else:
             kwargs["groups"] = new
+
+
+def cut_statistics(cut: Cut) -> set[Node]:
+    """Nodes that average over a dimension that was cut."""
+    flow = cut.flow
+    return {node for node in flow.statistics if any(cut.changed(flow.values.get(source)) for source in node.all_input_nodes)}
 
 
 class Reference(Interpreter):
@@ -135,7 +140,7 @@ class Reference(Interpreter):
     def __init__(self, flow: Propagation, dropped: NDArray[np.bool_]) -> None:
         super().__init__(flow.program.graph_module)
         self.cut = Cut(flow, dropped)
-        self._narrow = {node for node in flow.statistics if any(self.cut.changed(flow.values.get(source)) for source in node.all_input_nodes)}
+        self._narrow = cut_statistics(self.cut)
 
     def outputs(self, weights: Mapping[str, torch.Tensor], inputs: tuple[Any, ...]) -> list[torch.Tensor]:
         """The user outputs for `weights` (by qualified name, constants excepted) and the module's positional inputs."""
@@ -150,9 +155,7 @@ class Reference(Interpreter):
                 values.append(program.constants[spec.target] if held is None else held)
             else:
                 values.append(next(given))
-        results = self.run(*values)
-        skip = len(results) - len(program.graph_signature.user_outputs)
-        return list(results[skip:])
+        return list(user_outputs(program, self.run(*values)))
 
     def run_node(self, n: Node) -> Any:
         if n not in self._narrow:
@@ -244,17 +247,15 @@ class _Writer:
             self.new[node] = self.new[node.args[0]]  # type: ignore[index]
             return
 
-        def scaled(size: Any, old: int, new: int) -> Any:
+        def scaled(size: Node, old: int, new: int) -> Node:
             whole = self.graph.call_function(operator.mul, (self.new[size], new))
             return self.graph.call_function(operator.floordiv, (whole, old))
 
-        args, kwargs = self.cut.arguments(node, lambda size, old, new: _Later(size, old, new))
+        args, kwargs = self.cut.arguments(node, scaled)
 
         def renewed(value: Any) -> Any:
-            if isinstance(value, _Later):
-                return scaled(value.size, value.old, value.new)
             if isinstance(value, Node):
-                return self.new[value]
+                return self.new.get(value, value)  # a scaled size is of the new graph already
             if isinstance(value, (list, tuple)):
                 return [renewed(item) for item in value]
             return value
@@ -292,7 +293,7 @@ class _Writer:
             if counter is not None:
                 made._buffers["num_batches_tracked"] = counter
             parent, _, leaf = path.rpartition(".")
-            _container(self.root, parent)._modules[leaf] = made
+            container(self.root, parent)._modules[leaf] = made
         self.new[node] = self.graph.call_module(path, (self.new[node.args[0]],))  # type: ignore[index]
         return True
 
@@ -312,18 +313,9 @@ class _Writer:
 
     def _output(self, node: Node) -> None:
         program = self.flow.program
-        results: Any = node.args[0]
-        skip = len(results) - len(program.graph_signature.user_outputs)
-        leaves = [self.new[item] if isinstance(item, Node) else item for item in results[skip:]]
+        leaves = [self.new[item] if isinstance(item, Node) else item for item in user_outputs(program, node.args[0])]
         nested = pytree.tree_unflatten(leaves, program.call_spec.out_spec)
         self.graph.output(plain(nested))
-
-
-class _Later:
-    """A symbolic size to be scaled once the graph's new nodes exist."""
-
-    def __init__(self, size: Any, old: int, new: int) -> None:
-        self.size, self.old, self.new = size, old, new
 
 
 def plain(value: Any) -> Any:
@@ -347,21 +339,10 @@ def _find(root: nn.Module, path: str) -> nn.Module | None:
     return root
 
 
-def _container(root: nn.Module, path: str) -> nn.Module:
-    """The module at a path, empty ones made on the way."""
-    for part in path.split(".") if path else []:
-        child = root._modules.get(part)
-        if child is None:
-            child = nn.Module()
-            root.add_module(part, child)
-        root = child
-    return root
-
-
 def place(root: nn.Module, name: str, tensor: torch.Tensor) -> None:
     """Register a tensor under its dotted name."""
     parent, _, key = name.rpartition(".")
-    holder = _container(root, parent)
+    holder = container(root, parent)
     if key in holder._parameters or key in holder._buffers:
         return
     if isinstance(tensor, nn.Parameter):

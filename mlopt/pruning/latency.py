@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlopt.pruning.budget import Amount
 from mlopt.pruning.engine import CLOSE, Pruned, Pruner
@@ -28,6 +28,13 @@ class Trial:
 
     macs: float
     ratio: TimeRatio
+
+
+def in_time(pruned: Pruned, trials: list[Trial], remain: float) -> tuple[Pruned, Trial]:
+    """What `prune_to_latency` gave, its report in shares of the time instead of the MACs; and the trial that it is."""
+    best = min(trials, key=lambda trial: abs(trial.ratio.estimate - remain))
+    report = replace(pruned.report, amount=str(Amount("latency", 1.0 - remain)), asked=remain, reached=best.ratio.estimate)
+    return replace(pruned, report=report), best
 
 
 def prune_to_latency(pruner: Pruner, remain: float, measure: Callable[[Pruned], TimeRatio]) -> tuple[Pruned, list[Trial]]:

@@ -8,14 +8,14 @@ dense graph with those statistics taken over what stays (`graph.Reference`). No 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from mlopt.model.bundle import canonical
-from mlopt.model.capture import evaluating, no_cache, plain_attention
+from mlopt.model.capture import plainly
 from mlopt.pruning.surgery import Surgery, cut_tensor, holders
 
 TOLERANCE = 1e-4
@@ -87,15 +87,6 @@ def lively(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return fixed
 
 
-@dataclass(frozen=True)
-class _States:
-    """The three sets of weights that are compared, each complete and in one precision."""
-
-    dense: dict[str, torch.Tensor]
-    masked: dict[str, torch.Tensor]
-    pruned: dict[str, torch.Tensor]
-
-
 Wanted = dict[Any, tuple[list[torch.Tensor], list[torch.Tensor]]]
 """What the masked and the dense network give, by precision: the same for every attempt at one cut."""
 
@@ -124,7 +115,7 @@ def prove(
 
 
 def _vacuous(proof: Proof) -> Proof:
-    return Proof(**{**asdict(proof), "holds": True, "precision": f"{proof.precision}; the cut channels had no influence on this output"})
+    return replace(proof, holds=True, precision=f"{proof.precision}; the cut channels had no influence on this output")
 
 
 def _compare(
@@ -144,17 +135,19 @@ def _compare(
     alive = lively(state)
     named = {name: tensor for name, _, _, tensor in holders(dense)}
     by_id = {id(named[name]): keeps for name, keeps in surgery.weights.items()}
-    states = _States({}, {}, {})
+    of_dense: dict[str, torch.Tensor] = {}
+    of_masked: dict[str, torch.Tensor] = {}
+    of_pruned: dict[str, torch.Tensor] = {}
     for name, tensor in state.items():
         keeps = by_id.get(id(tensor))
         source = cast(alive.get(name, tensor).detach())
         if dtype not in wanted:
-            states.dense[name] = source
-            states.masked[name] = source if keeps is None else masked(source, keeps)
+            of_dense[name] = source
+            of_masked[name] = source if keeps is None else masked(source, keeps)
         if name in alive:
-            states.pruned[name] = source if keeps is None else cut_tensor(source, keeps)
+            of_pruned[name] = source if keeps is None else cut_tensor(source, keeps)
     for name, tensor in canonical(pruned).items():  # its own weights: a wrong cut must show
-        states.pruned.setdefault(name, cast(tensor.detach()))
+        of_pruned.setdefault(name, cast(tensor.detach()))
     given = tuple(cast(x) if isinstance(x, torch.Tensor) else x for x in inputs)
 
     def run(module: nn.Module) -> Run:
@@ -171,11 +164,11 @@ def _compare(
     def by_every_name(weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         return {name: weights[first] for name, first in every.items()}
 
-    with evaluating(dense), evaluating(pruned), torch.no_grad(), plain_attention(), no_cache(dense), no_cache(pruned):
-        got = seeded(run(pruned), states.pruned)
+    with plainly(dense, pruned), torch.no_grad():
+        got = seeded(run(pruned), of_pruned)
         if dtype not in wanted:
-            want = seeded(run(dense), states.masked) if reference is None else seeded(reference, by_every_name(states.masked))
-            wanted[dtype] = want, seeded(run(dense), states.dense)
+            want = seeded(run(dense), of_masked) if reference is None else seeded(reference, by_every_name(of_masked))
+            wanted[dtype] = want, seeded(run(dense), of_dense)
     want, plain = wanted[dtype]
     if [t.shape for t in got] != [t.shape for t in want]:
         raise ValueError(f"the pruned module gives {[tuple(t.shape) for t in got]}, the dense one {[tuple(t.shape) for t in want]}")
@@ -202,7 +195,7 @@ def trains(pruned: nn.Module, inputs: tuple[Any, ...]) -> bool:
     Raises `ValueError` for a gradient that is not finite where the pruned output is.
     """
     named = {name: p for name, p in pruned.named_parameters() if p.is_floating_point()}
-    with evaluating(pruned), plain_attention(), no_cache(pruned), torch.enable_grad():
+    with plainly(pruned), torch.enable_grad():
         flags = {name: p.requires_grad for name, p in named.items()}
         try:
             for parameter in named.values():

@@ -97,6 +97,11 @@ def sizes_of(tensor: torch.Tensor) -> tuple[int, ...]:
     return tuple(size_of(size) for size in tensor.shape)
 
 
+def user_outputs(program: torch.export.ExportedProgram, results: Any) -> Any:
+    """What the module returns, of all outputs of its graph: before it come weights and buffers that forward writes into."""
+    return results[len(results) - len(program.graph_signature.user_outputs) :]
+
+
 @dataclass
 class Propagation:
     """One walk over the graph. `choices` says which factor stays cuttable at each kind of split site (index into its options)."""
@@ -134,10 +139,7 @@ class Propagation:
         if node.op == "placeholder":
             return self._placeholder(node)
         if node.op == "output":
-            # What comes before the user's outputs are weights and buffers that forward writes into.
-            results: Any = node.args[0]
-            returned = results[len(results) - len(self.program.graph_signature.user_outputs) :]
-            for source in returned:
+            for source in user_outputs(self.program, node.args[0]):
                 if isinstance(source, Node):
                     self.pin_value(self.values[source])
             return None

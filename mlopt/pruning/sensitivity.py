@@ -41,8 +41,7 @@ def measure(metric: str, pruner: Pruner, judge: Callable[[nn.Module], float], ra
     found = pruner.found()
     scores = score_classes(found.flow, found.groups, pruner.weights, pruner.options.importance)
     counter = found.counter()
-    totals = np.array([len(group.classes) for group in found.groups], dtype=float)
-    worth = counter.gradient(totals, "macs") * totals if len(totals) else totals
+    worth = counter.gradient(counter.totals, "macs") * counter.totals
     tried = sorted(np.argsort(-worth, kind="stable")[:MAX_GROUPS].tolist())
     state = canonical(pruner.module)
     by_id = {id(tensor): name for name, tensor in state.items()}

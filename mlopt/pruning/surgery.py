@@ -65,6 +65,11 @@ def cut_tensor(tensor: torch.Tensor, keeps: list[list[int] | None]) -> torch.Ten
     return out.clone() if out is tensor or out.data_ptr() == tensor.data_ptr() else out
 
 
+def in_place_of(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """`new` as what `old` was: a parameter with the same need of a gradient, or a plain tensor."""
+    return nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+
+
 def holders(module: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, torch.Tensor]]:
     """Every parameter and buffer with the dict that holds it: (full name, dict, key, tensor); aliases included."""
     for path, child in module.named_modules(remove_duplicate=False):
@@ -91,8 +96,7 @@ def apply(module: nn.Module, surgery: Surgery) -> nn.Module:
         if keeps is None:
             continue
         if id(tensor) not in done:
-            new = cut_tensor(tensor, keeps)
-            done[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+            done[id(tensor)] = in_place_of(tensor, cut_tensor(tensor, keeps))
         table[key] = done[id(tensor)]
     relink(module)
     for path, name in surgery.modules.items():

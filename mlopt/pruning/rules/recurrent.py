@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
-from mlopt.pruning.labels import pinned
-from mlopt.pruning.propagation import Propagation, Value, argument, op_name, rule, shape
+from mlopt.pruning.propagation import Propagation, Value, argument, op_name, rule
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
@@ -47,11 +46,4 @@ def recurrent(flow: Propagation, node: Node) -> Value:
         entering = np.concatenate(leaving)
     flow.producers.append((node.name, hidden))
     out = [*x[:-1], entering]
-    state_sizes = shape_of_state(node)
-    return (out, *([pinned(state_sizes[0]), pinned(state_sizes[1]), hidden] for _ in states))
-
-
-def shape_of_state(node: Node) -> tuple[int, ...]:
-    """(layers * directions, batch, units)"""
-    states: Any = node.args[1]
-    return shape(states[0] if isinstance(states, (list, tuple)) else states)
+    return (out, *([*flow.of(state)[:-1], hidden] for state in states))
