@@ -17,7 +17,9 @@ from mlopt.context import RunContext
 from mlopt.data import NO_DATA, Data, DataSet, adopt, load_data
 from mlopt.errors import UsageError
 from mlopt.measuring.compare import Serving
-from mlopt.measuring.files import as_artifact, bench_side_by_side
+from mlopt.measuring.files import as_artifact
+from mlopt.measuring.protocol import Conditions
+from mlopt.measuring.run import bench_side_by_side
 from mlopt.model import bundle
 from mlopt.model.inputs import specs_of_tensors
 from mlopt.model.sources import adopt as adopt_module
@@ -248,4 +250,8 @@ def bench(
                 artifacts.append(_written(f"{type(model).__name__} {number}", model, root, specs)[0])
             else:
                 artifacts.append(as_artifact(str(model), allowed.for_model(str(model)), specs, Path(scratch)))
-        return Comparison(bench_side_by_side(artifacts, allowed, threads, tuple(batch), budget_s))
+        run = RunContext(NO_DATA, None, allowed, 0, "cpu", 1, threads, artifacts[0])
+        rows, failed = bench_side_by_side(artifacts, allowed, tuple(batch), budget_s, Conditions(threads), run)
+        for error in failed:
+            raise error
+        return Comparison(rows)

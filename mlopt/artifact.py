@@ -71,6 +71,17 @@ class Artifact:
         """Size on disk of all its files, in bytes."""
         return sum(file.stat().st_size for file in files_of(self.root))
 
+    def weight(self) -> int:
+        """Size in bytes of what is shipped: the main file with the data files it needs, or the whole bundle."""
+        if not self.main:
+            return self.bytes
+        stem = self.path.name
+        return sum(file.stat().st_size for file in self.root.iterdir() if file.is_file() and file.name in (stem, f"{stem}.data"))
+
+    def sha256_of_main(self) -> str:
+        """SHA-256 of the file that a runtime opens, or the digest of a bundle's files."""
+        return sha256_file(self.path) if self.main else digest_of(hash_tree(self.root))
+
     def describe(self) -> dict[str, Any]:
         """What the store writes beside the files; everything but where they are."""
         data = asdict(self)

@@ -286,7 +286,7 @@ class Pipeline:
             from mlopt.measuring.run import bench_artifacts
 
             release_memory()
-            bench_artifacts(self._record, self._bench_list(start), self.recipe.bench, self._context, previous, self.say)
+            bench_artifacts(self._record, self._bench_list(start), self.recipe.bench, self._context, previous, self.say, self._parents())
         self._spent["timing"] = time.perf_counter() - begin
         if self._failure is None:
             self._failure = self._check.verdict(self.recipe.max_drop)
@@ -301,6 +301,17 @@ class Pipeline:
         if module is not None and module.digest != dense.digest:
             out.append(("eager compressed", module))
         return out + [(name, artifact) for name, artifact in self._made.items() if name != "module" and artifact is not start]
+
+    def _parents(self) -> dict[str, str]:
+        """From what each measured artifact was made, by name."""
+        trunk = "eager compressed" if self._made.get("module", self._context.dense).digest != self._context.dense.digest else "eager dense"
+        made = {entry["output_sha256"]: entry for entry in self._record["passes"] if entry["output_sha256"]}
+        names = {artifact.digest: name for name, artifact in self._made.items() if name != "module"}
+        out = {trunk: "eager dense"} if trunk != "eager dense" else {}
+        for digest, name in names.items():
+            if digest in made:
+                out[name] = names.get(made[digest]["input_sha256"], trunk)
+        return out
 
     def _remove_strangers(self) -> None:
         """Exports of an earlier, different recipe would pass for this one's."""

@@ -1,32 +1,25 @@
 """The recipe: what is done to a model, as YAML and as frozen pydantic models.
 
-One class a pass, told apart by its `pass:` key. Unknown and duplicate keys, YAML aliases and bad values are refused with their line.
+One class a pass, told apart by its `pass:` key.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from mlopt.errors import RecipeError, UsageError
-
-MAX_BYTES = 256 * 1024
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
+from mlopt import typed_yaml
+from mlopt.typed_yaml import Frozen
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-class Model(_Frozen):
+class Model(Frozen):
     """Where the model comes from, and what its file may name. See `docs/security.md`."""
 
     path: str = Field(description="A file, a bundle, or package.module:factory. A relative path is read from the working directory.")
@@ -36,7 +29,7 @@ class Model(_Frozen):
     trust_code: bool = Field(False, description="Run whatever the file contains. Only for files you made yourself.")
 
 
-class _Trainer(_Frozen):
+class _Trainer(Frozen):
     epochs: Annotated[int, Field(ge=1)] = 5
     batch_size: Positive = 64
     lr: Annotated[float, Field(gt=0)] = 1e-3
@@ -89,7 +82,7 @@ def amount_problem(text: str) -> tuple[str, str] | None:
     return None
 
 
-class Prune(_Frozen):
+class Prune(Frozen):
     """Pruning to a named budget: whole channels, heads and blocks; or zeros without smaller shapes."""
 
     pass_: Literal["prune"] = Field("prune", alias="pass")
@@ -126,26 +119,26 @@ class Prune(_Frozen):
         return str(value)
 
 
-class TorchScript(_Frozen):
+class TorchScript(Frozen):
     """A TorchScript file: scripted, or traced where scripting fails."""
 
     pass_: Literal["torchscript"] = Field("torchscript", alias="pass")
 
 
-class Onnx(_Frozen):
+class Onnx(Frozen):
     """An ONNX file, through torch.export."""
 
     pass_: Literal["onnx"] = Field("onnx", alias="pass")
     opset: Annotated[int, Field(ge=18, le=23)] = 20
 
 
-class Aoti(_Frozen):
+class Aoti(Frozen):
     """An AOTInductor package. Slow to compile: tens of seconds to minutes."""
 
     pass_: Literal["aoti"] = Field("aoti", alias="pass")
 
 
-class Quantize(_Frozen):
+class Quantize(Frozen):
     """A copy of the ONNX file in another precision, for one target."""
 
     pass_: Literal["quantize"] = Field("quantize", alias="pass")
@@ -155,7 +148,7 @@ class Quantize(_Frozen):
     samples: Positive = 256
 
 
-class TensorRT(_Frozen):
+class TensorRT(Frozen):
     """A TensorRT engine: of TensorRT-RTX (built without a GPU) or of datacenter TensorRT."""
 
     pass_: Literal["tensorrt"] = Field("tensorrt", alias="pass")
@@ -171,14 +164,14 @@ Step = Annotated[
 ]
 
 
-class Tolerance(_Frozen):
+class Tolerance(Frozen):
     """How far an artifact may be from the module it came from. `max_error` is relative to the largest reference output."""
 
     max_error: Annotated[float, Field(gt=0)]
     min_cosine: Annotated[float, Field(gt=0, le=1)]
 
 
-class Parity(_Frozen):
+class Parity(Frozen):
     """One tolerance a precision; a NaN or an Inf always fails."""
 
     samples: Positive = 64
@@ -187,7 +180,7 @@ class Parity(_Frozen):
     int8: Tolerance = Tolerance(max_error=1.0, min_cosine=0.9)
 
 
-class Bench(_Frozen):
+class Bench(Frozen):
     """How latency is measured: blocks of calls, interleaved over all artifacts, each in a process of its own."""
 
     threads: Positive = 1
@@ -196,7 +189,7 @@ class Bench(_Frozen):
     enabled: bool = True
 
 
-class Recipe(_Frozen):
+class Recipe(Frozen):
     """A whole run."""
 
     version: Literal[1] = 1
@@ -219,75 +212,15 @@ class Recipe(_Frozen):
 TRUNK = ("train", "prune", "finetune", "distill")
 """Passes that take a module and give a module; all others are leaves."""
 
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses aliases and duplicate keys, and remembers the line of every value."""
-
-
-def _fail(mark: Any, what: str, where: str) -> RecipeError:
-    line = f"{where}:{mark.line + 1}" if mark is not None else where
-    return RecipeError(f"{line}: {what}", "`mlopt schema` prints what a recipe may hold")
-
-
-def _lines(node: yaml.Node, where: str, at: tuple[Any, ...], out: dict[tuple[Any, ...], int]) -> None:
-    out[at] = node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        seen = set()
-        for key, value in node.value:
-            if key.value in seen:
-                raise _fail(key.start_mark, f"the key '{key.value}' is given twice", where)
-            seen.add(key.value)
-            _lines(value, where, (*at, key.value), out)
-            out[(*at, key.value)] = key.start_mark.line + 1
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _lines(value, where, (*at, index), out)
-
-
-def parse_yaml(text: str, where: str) -> tuple[Any, dict[tuple[Any, ...], int]]:
-    """The plain value of a YAML text, and the line of every path in it. Raises `RecipeError`."""
-    try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise _fail(event.start_mark, "YAML anchors and aliases are not allowed in a recipe", where)
-        node = yaml.compose(text, Loader=_Loader)
-        if node is None:
-            raise RecipeError(f"{where}: the recipe is empty", "start from one of recipes/*.yaml")
-        lines: dict[tuple[Any, ...], int] = {}
-        _lines(node, where, (), lines)
-        return yaml.load(text, Loader=_Loader), lines  # noqa: S506 - _Loader is a SafeLoader
-    except yaml.YAMLError as error:
-        raise _fail(getattr(error, "problem_mark", None), str(getattr(error, "problem", error)), where) from error
-    except RecursionError as error:
-        raise RecipeError(f"{where}: nested too deeply") from error
+_TAGS = {"train", "finetune", "distill", "prune", "torchscript", "onnx", "aoti", "quantize", "tensorrt"}
+_HINT = "`mlopt schema` prints what a recipe may hold; recipes/ has some to start from"
 
 
 def parse(text: str, where: str = "recipe") -> Recipe:
     """A recipe from YAML. Raises `RecipeError` naming the line."""
-    data, lines = parse_yaml(text, where)
-    if not isinstance(data, dict):
-        raise RecipeError(f"{where}:1: a recipe is a mapping with the keys model and passes", "start from one of recipes/*.yaml")
-    try:
-        return Recipe.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = tuple(part for part in first["loc"] if not (isinstance(part, str) and part in _TAGS and part not in data))
-        line = max((line for at, line in lines.items() if at == path[: len(at)]), default=1)
-        known = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
-        name = ".".join(str(part) for part in path)
-        raise RecipeError(f"{where}:{line}: {name}: {known}", "`mlopt schema` prints what a recipe may hold") from error
-
-
-_TAGS = {"train", "finetune", "distill", "prune", "torchscript", "onnx", "aoti", "quantize", "tensorrt"}
+    return typed_yaml.parse(Recipe, text, where, "recipe", _HINT, _TAGS)
 
 
 def load(path: Path) -> Recipe:
     """A recipe from a file of at most 256 kB. Raises `RecipeError`, or `UsageError` when it cannot be read."""
-    try:
-        if os.stat(path).st_size > MAX_BYTES:
-            raise RecipeError(f"{path} is larger than {MAX_BYTES // 1024} kB: that is no recipe")
-        return parse(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", "give the path of a recipe") from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path} is not a text file", "give the path of a recipe") from error
+    return typed_yaml.load(Recipe, path, "recipe", _HINT, _TAGS)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
-from mlopt.cli.common import input_option, ints, output_options, parse_arguments, trust_options
+from mlopt.cli.common import Screen, input_option, ints, output_options, parse_arguments, trust_options
 
 
 @click.command(short_help="measure side by side")
@@ -15,33 +16,96 @@ from mlopt.cli.common import input_option, ints, output_options, parse_arguments
 @click.option("--batch", default="1", callback=ints, show_default=True, help="Batch sizes: 1,8")
 @click.option("--budget", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Seconds of sampling a batch size.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--copies", type=click.Choice(["in", "out"]), default="in", show_default=True, help="Copies to and from the device, in the time or out of it."
+)
+@click.option("--flush", is_flag=True, help="Write over the caches before every call.")
+@click.option("--cuda-graph", is_flag=True, help="Capture the call once, and time its replay. With --copies out.")
+@click.option("--sessions", type=click.IntRange(min=1), default=1, show_default=True, help="Also the throughput of so many processes at once.")
+@click.option("--profile", is_flag=True, help="Also the slowest operators, and the precision they really run in.")
+@click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows to this JSON file too: `--merge` reads it.")
+@click.option(
+    "--bundle", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.zip", help="Pack artifacts, inputs and protocol; measure nothing."
+)
+@click.option("--merge", is_flag=True, help="ARTIFACTS are results (-o) of several machines: show them together.")
 @input_option
 @trust_options
 @output_options
 def command(artifacts: tuple[str, ...], **options: Any) -> int:
-    """Measure ARTIFACTS interleaved, each in its own process; the first is the baseline."""
-    from mlopt.cli.common import Screen
-    from mlopt.measuring.environment import fingerprint
-    from mlopt.measuring.files import bench_files
-    from mlopt.model.trust import Trust
-    from mlopt.report.document import bench_columns, bench_row
+    """Measure ARTIFACTS interleaved, each in its own process; the first is the baseline.
+
+    An ARTIFACT that is a FILE.zip of --bundle is unpacked and measured as it says.
+    """
+    from mlopt.errors import UsageError
+    from mlopt.measuring.protocol import Conditions
 
     screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
+    if options["merge"]:
+        return _merge(artifacts, screen)
+    conditions = Conditions(options["threads"], options["device"], options["copies"], options["flush"], options["cuda_graph"])
+    if options["cuda_graph"] and (options["device"] != "cuda" or options["copies"] != "out"):
+        raise UsageError("--cuda-graph replays on the device", "add --device cuda --copies out")
+    from mlopt.measuring import bundling
+    from mlopt.measuring.files import bench_files
+    from mlopt.model.trust import Trust
+
     trust = Trust(options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"])
+    if options["bundle"] is not None:
+        names = bundling.pack(options["bundle"], list(artifacts), trust, options["inputs"], options["batch"], options["budget"], conditions)
+        screen.out.print(f"{options['bundle']}: {', '.join(names)}", markup=False, soft_wrap=True)
+        return 0
     screen.say(f"measuring {len(artifacts)} artifacts ...")
     try:
-        rows = bench_files(list(artifacts), trust, options["inputs"], options["threads"], options["batch"], options["budget"], options["device"])
+        if len(artifacts) == 1 and bundling.is_packed(Path(artifacts[0])):
+            rows, failed = bundling.measure_packed(Path(artifacts[0]), trust, options["device"], options["profile"], options["sessions"])
+        else:
+            rows, failed = bench_files(
+                list(artifacts), trust, options["inputs"], options["batch"], options["budget"], conditions, options["profile"], options["sessions"]
+            )
     finally:
         screen.done()
-    if screen.as_json:
-        screen.json({"schema_version": 1, "environment": fingerprint(), "bench": rows})
-        return 0
-    from rich.table import Table
+    return _show(rows, failed, options["out"], screen)
 
-    table = Table(box=None, pad_edge=False)
-    for index, column in enumerate(bench_columns()):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0, overflow="fold")
-    for row in rows:
-        table.add_row(*bench_row(row))
-    screen.out.print(table)
+
+def _show(rows: list[dict[str, Any]], failed: list[Any], out: Path | None, screen: Screen) -> int:
+    """Rows to the screen and to a file; what could not be measured is said, and sets the exit code."""
+    from mlopt.cli.main import show_error
+    from mlopt.measuring.environment import fingerprint
+    from mlopt.record import SCHEMA_VERSION, write_json
+    from mlopt.report.words import bench_columns, bench_row, duration
+
+    data = {"schema_version": SCHEMA_VERSION, "environment": fingerprint(), "bench": rows}
+    if out is not None:
+        write_json(out, data)
+    if screen.as_json:
+        screen.json(data)
+    else:
+        screen.table(bench_columns(), [bench_row(row) for row in rows])
+        for row in rows:
+            if row.get("concurrent"):
+                together = row["concurrent"]
+                screen.out.print(f"{row['artifact']}: {together['throughput_per_s']:.1f} a second with {together['sessions']} sessions", markup=False)
+            if row["operators"]:
+                slowest = ", ".join(f"{op['name']} {duration(op['seconds'])}" for op in row["operators"][:3])
+                screen.out.print(
+                    f"{row['artifact']}: runs in {row['precision'] or 'unknown precision'}; slowest: {slowest}", markup=False, soft_wrap=True
+                )
+    for error in failed:
+        show_error(error.message, error.hint)
+    return failed[0].exit_code if failed else 0
+
+
+def _merge(files: tuple[str, ...], screen: Screen) -> int:
+    """Results of several machines, grouped by machine: ratios hold within a group only."""
+    from mlopt.record import merge, read
+    from mlopt.report.words import bench_columns, bench_row
+
+    groups = merge([(file, read(Path(file))) for file in files])
+    if screen.as_json:
+        screen.json({"schema_version": 1, "machines": groups})
+        return 0
+    for group in groups:
+        screen.out.print(f"{group['machine']}  ({', '.join(group['files'])})", markup=False, soft_wrap=True)
+        screen.table(bench_columns(), [bench_row(row) for row in group["bench"]])
+        screen.out.print()
     return 0

@@ -113,6 +113,17 @@ class Screen:
             self._status.stop()
             self._status = None
 
+    def table(self, columns: tuple[str, ...], rows: list[tuple[str, ...]], left: int = 1) -> None:
+        """A table on standard output; all columns but the first `left` are figures."""
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index < left else "right", no_wrap=index >= left, overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        self.out.print(table)
+
     def json(self, data: Any) -> None:
         """The result, for scripts."""
         sys.stdout.write(json.dumps(data, indent=1, default=str) + "\n")

@@ -85,20 +85,21 @@ def execute(recipe: Recipe, directory: Path, screen: Screen, plan_only: bool) ->
 
 def _show(directory: Path, screen: Screen) -> None:
     from mlopt import record
-    from mlopt.report.document import summarise
+    from mlopt.report.document import ARTIFACTS, summarise
 
     data: dict[str, Any] = record.read(directory)
     if screen.as_json:
         screen.json(data)
         return
     document = summarise(data)
-    if document.rows:
+    artifacts = document.table(ARTIFACTS)
+    if artifacts is not None:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
-        for index, column in enumerate(document.columns):
+        for index, column in enumerate(artifacts.columns):
             table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
-        for row in document.rows:
+        for row in artifacts.rows:
             table.add_row(*row)
         screen.out.print()
         screen.out.print(table)

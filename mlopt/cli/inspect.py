@@ -25,7 +25,7 @@ def command(model: str, **options: Any) -> int:
     from mlopt.cli.common import Screen
     from mlopt.inspection import inspect_model
     from mlopt.model.trust import Trust
-    from mlopt.report.document import number, size
+    from mlopt.report.words import number, size
 
     screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
     trust = Trust(options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"])

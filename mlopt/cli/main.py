@@ -18,6 +18,7 @@ COMMANDS = {
     "run": "the same, from a recipe",
     "train": "only the trunk of a recipe: train or fine-tune, give a bundle",
     "export": "exports only: TorchScript, ONNX, AOTInductor, TensorRT",
+    "gate": "judge a candidate against its baseline: latency, size, memory, accuracy, parity",
     "bench": "measure artifacts side by side; the first is the baseline",
     "report": "render the report of a run again",
     "inspect": "parameters, MACs, layers, what can be pruned, what runtimes will say",

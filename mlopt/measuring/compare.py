@@ -11,14 +11,15 @@ from torch import nn
 
 from mlopt.artifact import Artifact, Format
 from mlopt.context import RunContext, fixed_batch
-from mlopt.measuring.protocol import measure
-from mlopt.measuring.run import timed_inputs
-from mlopt.measuring.statistics import Ratio, speedup
+from mlopt.measuring.protocol import Conditions
+from mlopt.measuring.rows import speedup
+from mlopt.measuring.run import timed_shape
+from mlopt.measuring.sampling import Entry, Sampler
+from mlopt.measuring.statistics import Ratio
 from mlopt.model import bundle
 from mlopt.passes import pass_class
 from mlopt.pruning.latency import TimeRatio
 from mlopt.recipe import Onnx, TorchScript
-from mlopt.runtimes.remote import Worker
 
 EXPORTS: dict[str, Any] = {"onnx": Onnx(), "torchscript": TorchScript()}
 
@@ -62,14 +63,10 @@ class Serving:
         bundle.write(root, module, head)
         candidate = self._exported(Artifact("candidate", Format.MODULE, root, "", "", self._dense.inputs), f"export-{number}")
         batch = fixed_batch(self._base) or 1
-        with contextlib.ExitStack() as stack:
-            workers: list[Any] = [
-                stack.enter_context(
-                    Worker(name, a.format, a.path, threads=self._run.threads, device=self._run.device, trust=self._run.trust, pin=True)
-                )
-                for name, a in (("dense", self._base), ("candidate", candidate))
-            ]
-            samples, failed = measure(workers, timed_inputs(self._base, batch, self._run), batch, self._budget, self._run.seed)
-        for _, error in failed:
+        entries = [Entry(name, a, self._run.trust) for name, a in (("dense", self._base), ("candidate", candidate))]
+        shape = timed_shape(self._base, batch, self._run)
+        with Sampler(entries, [shape], Conditions(self._run.threads, self._run.device), self._run.seed) as sampler:
+            (epochs,) = sampler.collect(self._budget)
+        for error in sampler.lost.values():
             raise error
-        return speedup(samples[0].rounds_s, samples[1].rounds_s)
+        return speedup(epochs, 1)

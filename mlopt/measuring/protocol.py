@@ -1,30 +1,52 @@
 """How latency is measured: every artifact in a process of its own, in short blocks that take turns in random order.
 
-All call the same entry (arrays on the host in, arrays on the host out), on the same pinned cores, with the garbage collector off. They
-never run at once. The first calls of a block re-warm the caches and are dropped. A round gives one number an artifact, the median of
-its block; ratios are taken within rounds, so what disturbs a round disturbs both sides.
+All call the same entry on the same inputs, on the same pinned cores, with the garbage collector off. They never run at once. The
+first calls of a block re-warm the caches and are dropped. A round visits all artifacts in a random order and then back (ABBA or BAAB
+for two), so that a drift within it cancels; ratios are taken within rounds, so what disturbs a round disturbs all sides.
 """
 
 from __future__ import annotations
 
-import contextlib
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlopt.errors import MloptError
-from mlopt.measuring.statistics import percentile, speedup
-from mlopt.runtimes.base import Arrays
 
-BLOCK_S = 0.05
-WARMUP_S = 0.3
+BLOCK_S = 0.02
+LEAST_CALLS, MOST_CALLS = 3, 2000
+DROPPED_S = 0.002
+"""A block starts on caches that another process has used: its first calls are not those of a server at work."""
+LEAST_DROPPED, MOST_DROPPED = 1, 4
+SETTLED = 0.02
+LEAST_WARM_BLOCKS = 3
 WARMUP_LIMIT_S = 3.0
-STABLE = 0.03
-MIN_ROUNDS, MAX_ROUNDS = 8, 60
+LOW_PERCENT = 10
+"""The percentile of a block that stands for it: most of what disturbs a call makes it longer, so the low end is the quiet one."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which conditions calls are timed; kept beside every figure.
+
+    `copies`: whether copying inputs to the device and outputs back is `in` the time or `out` of it (on a CPU both are the same).
+    `flush`: caches are written over before every call. `cuda_graph`: the call is captured once and replayed.
+    """
+
+    threads: int = 1
+    device: str = "cpu"
+    copies: str = "in"
+    flush: bool = False
+    cuda_graph: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 class Timed(Protocol):
@@ -33,111 +55,111 @@ class Timed(Protocol):
     name: str
     info: dict[str, Any]
 
-    def prepare(self, inputs: Arrays) -> None: ...
+    def prepare(self, inputs: Path, copies: str = "in", flush: bool = False) -> dict[str, Any]: ...
     def block(self, calls: int) -> list[float]: ...
-    def peak_rss_bytes(self) -> int: ...
+    def usage(self) -> dict[str, Any]: ...
 
 
 @dataclass
-class Samples:
-    """What was measured of one artifact at one batch size. `worker`: its place in the list; `rounds_s`: one median
-    a round; `calls_s`: every kept call."""
+class Epoch:
+    """What one set of fresh processes gave at one shape. `blocks[i]` are the kept calls, in seconds, of artifact `i`: blocks `2r` and `2r+1`
+    belong to round `r`. `info[i]`: what its worker says of itself (`first_s`, `load_s`, `peak_rss_bytes`, `warmup_s`, `settled`, ...)."""
 
-    name: str
-    batch: int
-    worker: int = 0
-    calls_s: list[float] = field(default_factory=list)
-    rounds_s: list[float] = field(default_factory=list)
-    warmup_s: float = 0.0
+    blocks: dict[int, list[NDArray[np.float64]]] = field(default_factory=dict)
+    info: dict[int, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[int, MloptError] = field(default_factory=dict)
+    began_s: float = 0.0
+    seconds: float = 0.0
+    load: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds every artifact that lived took part in."""
+        return min((len(blocks) // 2 for blocks in self.blocks.values()), default=0)
 
 
-def warm_up(worker: Timed, clock: Callable[[], float]) -> tuple[float, float]:
-    """Call until two successive blocks agree within 3%; (seconds a call, seconds spent)."""
+@dataclass(frozen=True)
+class Warm:
+    """`settled`: successive blocks agreed; else the limit ended the warm-up, and the record says so."""
+
+    per_call_s: float
+    spent_s: float
+    settled: bool
+
+
+def warm_up(worker: Timed, clock: Callable[[], float] = time.perf_counter) -> Warm:
+    """Call until the low percentiles of three successive blocks agree within 2%, or for three seconds."""
     begin = clock()
-    previous, calls = 0.0, 1
+    levels = [_level(worker.block(1))]
     while True:
-        block = worker.block(calls)
-        current = float(np.median(block))
+        levels.append(_level(worker.block(calls_of(levels[-1])[0])))
+        last = levels[-LEAST_WARM_BLOCKS:]
+        settled = len(levels) > LEAST_WARM_BLOCKS and max(last) <= min(last) * (1 + SETTLED)
         spent = clock() - begin
-        stable = previous > 0 and abs(current / previous - 1) < STABLE
-        if (spent >= WARMUP_S and stable) or spent >= WARMUP_LIMIT_S:
-            return current, spent
-        previous, calls = current, max(1, min(1000, round(BLOCK_S / max(current, 1e-7))))
+        if settled or spent >= WARMUP_LIMIT_S:
+            return Warm(levels[-1], spent, settled)
 
 
-def measure(
-    workers: list[Timed], inputs: Arrays, batch: int, budget_s: float, seed: int = 0, clock: Callable[[], float] = time.monotonic
-) -> tuple[list[Samples], list[tuple[str, MloptError]]]:
-    """Time all workers on the same inputs: (samples of those that lived, names and errors of those that did not).
+def _level(seconds: list[float]) -> float:
+    return float(np.percentile(seconds, LOW_PERCENT))
 
-    Stops after `budget_s` seconds of sampling, but never before `MIN_ROUNDS` rounds. Raises what the first worker, the baseline, raises:
-    without it there is nothing to compare with.
+
+def calls_of(per_call_s: float) -> tuple[int, int]:
+    """(calls kept, calls dropped before them) in a block of an artifact that takes so long for a call."""
+    each = max(per_call_s, 1e-7)
+    kept = max(LEAST_CALLS, min(MOST_CALLS, round(BLOCK_S / each)))
+    return kept, max(LEAST_DROPPED, min(MOST_DROPPED, round(DROPPED_S / each)))
+
+
+def run_epoch(
+    workers: dict[int, Timed],
+    inputs: Path,
+    conditions: Conditions,
+    seconds: float,
+    least_rounds: int,
+    shuffle: random.Random,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Epoch:
+    """Warm up all workers and let them take turns for so many seconds, and for at least so many rounds.
+
+    A worker that dies is in `failed` and out of the rest; the error of worker 0, the baseline, is raised: without it there is nothing to
+    compare with.
     """
-    shuffle = random.Random(seed)
-    alive = {index: Samples(worker.name, batch, index) for index, worker in enumerate(workers)}
-    calls: dict[int, int] = {}
-    failed: list[tuple[str, MloptError]] = []
+    epoch = Epoch(began_s=clock())
+    calls: dict[int, tuple[int, int]] = {}
+    alive = dict(workers)
 
-    def guarded(index: int, work: Callable[[], None]) -> None:
+    def guarded(index: int, work: Callable[[int], None]) -> None:
         try:
-            work()
+            work(index)
         except MloptError as error:
             if index == 0:
                 raise
-            failed.append((workers[index].name, error))
+            epoch.failed[index] = error
+            epoch.blocks.pop(index, None)
             del alive[index]
 
     def start(index: int) -> None:
-        workers[index].prepare(inputs)
-        per_call, alive[index].warmup_s = warm_up(workers[index], clock)
-        calls[index] = max(3, min(2000, round(BLOCK_S / max(per_call, 1e-7))))
+        ready = alive[index].prepare(inputs, conditions.copies, conditions.flush)
+        warm = warm_up(alive[index], clock)
+        calls[index] = calls_of(warm.per_call_s)
+        epoch.blocks[index] = []
+        epoch.info[index] = {**alive[index].info, **ready, "warmup_s": warm.spent_s, "settled": warm.settled}
 
     def block(index: int) -> None:
-        dropped = 1 + calls[index] // 20
-        seconds = workers[index].block(calls[index] + dropped)[dropped:]
-        alive[index].calls_s += seconds
-        alive[index].rounds_s.append(float(np.median(seconds)))
+        kept, dropped = calls[index]
+        epoch.blocks[index].append(np.asarray(alive[index].block(kept + dropped)[dropped:]))
 
+    for index in shuffle.sample(list(alive), len(alive)):
+        guarded(index, start)
+    begin, done = clock(), 0
+    while done < least_rounds or clock() - begin < seconds:
+        order = shuffle.sample(list(alive), len(alive))
+        for index in (*order, *reversed(order)):
+            if index in alive:
+                guarded(index, block)
+        done += 1
     for index in list(alive):
-        guarded(index, lambda index=index: start(index))  # type: ignore[misc]
-    begin = clock()
-    for done in range(MAX_ROUNDS):
-        if done >= MIN_ROUNDS and clock() - begin >= budget_s:
-            break
-        for index in shuffle.sample(list(alive), len(alive)):
-            guarded(index, lambda index=index: block(index))  # type: ignore[misc]
-    return list(alive.values()), failed
-
-
-def rows(workers: list[Timed], samples: list[Samples], threads: int) -> list[dict[str, Any]]:
-    """The `bench` rows of `run.json`; the first worker is the baseline."""
-    baseline = samples[0]
-    out = []
-    for sample in samples:
-        worker = workers[sample.worker]
-        p50 = percentile(sample.calls_s, 50)
-        assert p50 is not None
-        ratio = speedup(baseline.rounds_s, sample.rounds_s)
-        memory: int | None = None
-        with contextlib.suppress(NotImplementedError):
-            memory = worker.peak_rss_bytes()
-        out.append(
-            {
-                "artifact": sample.name,
-                "runtime": worker.info.get("runtime"),
-                "provider": worker.info.get("provider"),
-                "device": worker.info.get("device"),
-                "batch": sample.batch,
-                "threads": threads,
-                "p50_s": p50,
-                "p90_s": percentile(sample.calls_s, 90),
-                "p99_s": percentile(sample.calls_s, 99),
-                "throughput_per_s": sample.batch / p50,
-                "peak_rss_bytes": memory,
-                "load_s": worker.info.get("load_s"),
-                "samples": len(sample.calls_s),
-                "rounds": len(sample.rounds_s),
-                "speedup": None if sample is baseline else {**ratio.to_json(), "against": baseline.name},
-            }
-        )
-    return out
+        guarded(index, lambda index: epoch.info[index].update(alive[index].usage()))
+    epoch.seconds = clock() - epoch.began_s
+    return epoch

@@ -1,33 +1,48 @@
-"""Benchmarks artifacts side by side and writes the rows into a record."""
+"""Benchmarks artifacts side by side: those of a run, and any that are given."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from mlopt.artifact import Artifact, Format, TensorSpec, sha256_json
 from mlopt.context import RunContext, fixed_batch
-from mlopt.errors import MloptError, PassFailed
-from mlopt.measuring.protocol import measure, rows
+from mlopt.errors import MloptError, PassFailed, UsageError
+from mlopt.measuring.protocol import Conditions
+from mlopt.measuring.rows import bench_rows
+from mlopt.measuring.sampling import Entry, Sampler, Shape, sets_for
+from mlopt.model.trust import Trust
 from mlopt.recipe import Bench
-from mlopt.runtimes.remote import Worker
+from mlopt.runtimes.base import Arrays
+
+SERVE_S = 1.0
 
 
-def timed_inputs(artifact: Artifact, batch: int, run: RunContext) -> list[Any]:
-    """Real inputs at one batch size; other dynamic dimensions as in the data, or 16."""
+def timed_shape(artifact: Artifact, batch: int, run: RunContext) -> Shape:
+    """Inputs at one batch size, enough sets to rotate: real ones where there is data, other dynamic dimensions as in the data, or 16."""
     from mlopt.model.inputs import synthetic
 
-    part = run.data.evaluation or run.data.any_part()
-    if part is not None:
-        tensors, _ = part.take(batch)
-        if len(tensors[0]) == batch:
-            return [tensor.numpy() for tensor in tensors]
     specs = tuple(
         TensorSpec(spec.name, (batch, *spec.dims[1:]) if spec.dims and isinstance(spec.dims[0], str) else spec.dims, spec.dtype)
         for spec in artifact.inputs
     )
-    return [tensor.numpy() for tensor in synthetic(specs, dynamic=16)]
+
+    def made(seed: int) -> Arrays:
+        return [tensor.numpy() for tensor in synthetic(specs, dynamic=16, seed=seed)]
+
+    first = made(0)
+    count = sets_for(sum(array.nbytes for array in first))
+    part = run.data.evaluation or run.data.any_part()
+    if part is not None:
+        tensors, _ = part.take(batch * count)
+        if len(tensors[0]) >= batch:
+            arrays = [tensor.numpy() for tensor in tensors]
+            whole = len(arrays[0]) // batch
+            return Shape(batch, tuple([np.ascontiguousarray(array[i * batch : (i + 1) * batch]) for array in arrays] for i in range(whole)))
+    return Shape(batch, (first, *(made(seed) for seed in range(1, count))))
 
 
 def bench_artifacts(
@@ -37,8 +52,10 @@ def bench_artifacts(
     run: RunContext,
     previous: dict[str, Any],
     say: Callable[[str], None],
+    parents: dict[str, str] | None = None,
 ) -> None:
-    """Measure everything that can run here; the first artifact is the baseline. A crash costs its own row only."""
+    """Measure everything that can run here and write the rows into a record; the first artifact is the baseline. A crash costs its own row
+    only. `parents`: the name that each was made from."""
     key = sha256_json([[name, artifact.digest] for name, artifact in artifacts] + [config.model_dump(mode="json"), run.data.fingerprint, run.device])
     if previous.get("bench_key") == key and previous.get("bench") and previous.get("environment", {}).get("cpu") == record["environment"]["cpu"]:
         record["bench"], record["bench_key"] = previous["bench"], key
@@ -46,40 +63,102 @@ def bench_artifacts(
         return
     runnable = [(name, artifact) for name, artifact in artifacts if artifact.format is not Format.TENSORRT]
     say(f"measuring {len(runnable)} artifacts, interleaved, {config.threads} thread{'s' if config.threads > 1 else ''} ...")
-    with contextlib.ExitStack() as stack:
-        workers: list[Any] = []
-        kept: list[Artifact] = []
+    entries = [Entry(name, artifact, run.trust, "cpu" if artifact.format is Format.AOTI else None) for name, artifact in runnable]
+    base = runnable[0][1]
+    batches = []
+    for batch in config.batch:
         for name, artifact in runnable:
-            try:
-                device = run.device if artifact.format is not Format.AOTI else "cpu"
-                worker = Worker(
-                    name,
-                    artifact.format,
-                    artifact.path,
-                    threads=config.threads,
-                    device=device,
-                    precision=artifact.precision,
-                    trust=run.trust,
-                    pin=True,
-                )
-                workers.append(stack.enter_context(worker))
-                kept.append(artifact)
-            except MloptError as error:
-                if not workers:
-                    raise
-                record["not_measured"].append(f"{name}: {error.message}")
-        for batch in config.batch:
-            able = [i for i, artifact in enumerate(kept) if fixed_batch(artifact) in (None, batch)]
-            for i, artifact in enumerate(kept):
-                if i not in able:
-                    record["not_measured"].append(f"{workers[i].name} at batch {batch}: its batch is fixed at {fixed_batch(artifact)}")
-            if 0 not in able:
-                continue
-            chosen = [workers[i] for i in able]
-            samples, failed = measure(chosen, timed_inputs(kept[0], batch, run), batch, config.budget_s, run.seed)
-            record["not_measured"] += [f"{name} at batch {batch}: {error.message}" for name, error in failed]
-            record["bench"] += rows(chosen, samples, config.threads)
-    if not record["bench"]:
-        fixed = fixed_batch(runnable[0][1])
+            if fixed_batch(artifact) not in (None, batch):
+                record["not_measured"].append(f"{name} at batch {batch}: its batch is fixed at {fixed_batch(artifact)}")
+        if fixed_batch(base) in (None, batch):
+            batches.append(batch)
+    if not batches:
+        fixed = fixed_batch(base)
         raise PassFailed(f"nothing could be measured: the baseline's batch is fixed at {fixed}", f"measure with --batch {fixed}")
+    conditions = Conditions(config.threads, run.device)
+    shapes = [timed_shape(base, batch, run) for batch in batches]
+    names = [entry.name for entry in entries]
+    above = {names.index(child): names.index(parent) for child, parent in (parents or {}).items() if child in names and parent in names}
+    rows, lost = measure(entries, shapes, conditions, config.budget_s, run.seed, above, profile=True)
+    record["bench"] += rows
+    record["not_measured"] += [f"{names[index]}: {error.message}" for index, error in lost.items()]
     record["bench_key"] = key
+
+
+def measure(
+    entries: list[Entry],
+    shapes: list[Shape],
+    conditions: Conditions,
+    budget_s: float,
+    seed: int = 0,
+    parents: dict[int, int] | None = None,
+    profile: bool = False,
+    sessions: int = 1,
+) -> tuple[list[dict[str, Any]], dict[int, MloptError]]:
+    """(rows of all shapes, errors of entries that could not be measured). Raises what the baseline raises.
+
+    `sessions`: also the throughput of so many processes at once, at the first shape.
+    """
+    with Sampler(entries, shapes, conditions, seed) as sampler:
+        epochs = sampler.collect(budget_s)
+        operators = sampler.profiles() if profile else {}
+        together = sampler.throughput(sessions, SERVE_S) if sessions > 1 or conditions.device == "cuda" else {}
+    names = [entry.name for entry in entries]
+    out: list[dict[str, Any]] = []
+    for number, (shape, column) in enumerate(zip(shapes, epochs, strict=True)):
+        out += bench_rows(names, shape.batch, column, conditions, parents, operators if number == 0 else None)
+    for row in out:
+        if row["batch"] == shapes[0].batch and names.index(row["artifact"]) in together:
+            row["concurrent"] = together[names.index(row["artifact"])]
+    return out, sampler.lost
+
+
+def same_signature(artifacts: list[Artifact]) -> list[Artifact]:
+    """The artifacts, each with its inputs known. Raises `UsageError` when they cannot be run on the same inputs."""
+    known = next((artifact.inputs for artifact in artifacts if artifact.inputs), ())
+    if not known:
+        raise UsageError("none of these files says what its inputs are", "say it: --input 1,3,224,224")
+    artifacts = [a if a.inputs else replace(a, inputs=known) for a in artifacts]
+    for artifact in artifacts:
+        if [spec.dtype for spec in artifact.inputs] != [spec.dtype for spec in known] or not _compatible(artifact.inputs, known):
+            shapes = "; ".join(map(str, artifact.inputs)), "; ".join(map(str, known))
+            raise UsageError(f"{artifact.name} takes {shapes[0]}, the baseline {shapes[1]}", "only artifacts with one signature can be compared")
+    return artifacts
+
+
+def _compatible(a: tuple[TensorSpec, ...], b: tuple[TensorSpec, ...]) -> bool:
+    """Whether two signatures can take the same inputs: same ranks, equal where both are fixed."""
+    return len(a) == len(b) and all(
+        len(x.dims) == len(y.dims) and all(isinstance(i, str) or isinstance(j, str) or i == j for i, j in zip(x.dims, y.dims, strict=True))
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def bench_side_by_side(
+    artifacts: list[Artifact],
+    trust: Trust,
+    batches: tuple[int, ...],
+    budget_s: float,
+    conditions: Conditions,
+    run: RunContext,
+    profile: bool = False,
+    sessions: int = 1,
+) -> tuple[list[dict[str, Any]], list[MloptError]]:
+    """Rows of artifacts whose signatures must agree, interleaved, and what went wrong with those that have none. The first is the baseline.
+
+    Raises `UsageError` when they cannot be compared, and what the baseline raises.
+    """
+    artifacts = same_signature(artifacts)
+    for artifact in artifacts:
+        for batch in batches:
+            if fixed_batch(artifact) not in (None, batch):
+                raise UsageError(f"{artifact.name}: its batch is fixed at {fixed_batch(artifact)}", f"measure with --batch {fixed_batch(artifact)}")
+    entries = [Entry(artifact.name, artifact, trust.for_model(artifact.name)) for artifact in artifacts]
+    shapes = [timed_shape(most_fixed(artifacts), batch, run) for batch in batches]
+    rows, lost = measure(entries, shapes, conditions, budget_s, run.seed, profile=profile, sessions=sessions)
+    return rows, list(lost.values())
+
+
+def most_fixed(artifacts: list[Artifact]) -> Artifact:
+    """The artifact whose inputs leave the fewest dimensions open: what it takes, the others take."""
+    return min(artifacts, key=lambda a: sum(isinstance(dim, str) for spec in a.inputs for dim in spec.dims))

@@ -1,84 +1,14 @@
-"""What a report says, before it is rendered: first what a busy person needs, then the tables."""
+"""What the report of a run says, before it is rendered: first what a busy person needs, then the tables."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from mlopt.report.blocks import Bars, Block, Code, Document, Drawings, Facts, Lines, Point, Step, Table, Waterfall
+from mlopt.report.explain import why_from_operators
+from mlopt.report.words import duration, number, ratio, size
+
 Record = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Point:
-    """One bar of a chart. `text` is printed beside it."""
-
-    label: str
-    value: float
-    text: str
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A bar chart. `better` says which way is good, in words."""
-
-    title: str
-    better: str
-    points: tuple[Point, ...]
-
-
-@dataclass(frozen=True)
-class Document:
-    """Everything a renderer needs."""
-
-    title: str
-    status: str
-    headlines: tuple[str, ...]
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    passes: tuple[tuple[str, ...], ...]
-    charts: tuple[Chart, ...]
-    facts: tuple[tuple[str, str], ...]
-    why: tuple[str, ...]
-    not_measured: tuple[str, ...]
-    recipe: str
-
-
-def size(count: float | None) -> str:
-    """Bytes for people."""
-    if count is None:
-        return "-"
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds for people, three digits."""
-    if seconds is None:
-        return "-"
-    for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
-        if seconds * factor >= 1:
-            return f"{seconds * factor:.3g} {unit}" if seconds * factor < 1000 else f"{seconds * factor:.0f} {unit}"
-    return f"{seconds * 1e9:.0f} ns"
-
-
-def number(value: float | None) -> str:
-    """A count for people."""
-    if value is None:
-        return "-"
-    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            return f"{value / factor:.3g} {unit}"
-    return f"{value:.0f}"
-
-
-def ratio(row: dict[str, Any] | None) -> str:
-    """`3.20x (3.10-3.31)`."""
-    return f"{row['estimate']:.2f}x ({row['low']:.2f}-{row['high']:.2f})" if row else "1.00x"
 
 
 def _bench_of(record: Record, name: str, batch: int) -> dict[str, Any] | None:
@@ -200,6 +130,9 @@ def _why_not_faster(record: Record) -> list[str]:
             out.append(f"{entry['name']}: {entry['metrics']['why_fixed']}.")
         if entry["metrics"].get("rung_reason"):
             out.append(f"{entry['name']}: {entry['metrics']['rung_reason']}.")
+    precisions = {a["name"]: a["precision"] for a in record["artifacts"]}
+    for row in record["bench"]:
+        out += why_from_operators(row, precisions.get(row["artifact"]))
     return out
 
 
@@ -244,7 +177,7 @@ def _reason(record: Record, row: dict[str, Any]) -> str:
     return "the time is in operators whose work did not shrink (memory-bound or element-wise)"
 
 
-def _charts(record: Record) -> list[Chart]:
+def _charts(record: Record) -> list[Bars]:
     """Size, latency and accuracy, each over what was made."""
     charts = []
     weights = record["compression"]["bytes"]
@@ -253,7 +186,7 @@ def _charts(record: Record) -> list[Chart]:
         points.append(Point("eager compressed", weights["after"] / 1e6, size(weights["after"])))
     points += [Point(a["name"], a["bytes"] / 1e6, size(a["bytes"])) for a in record["artifacts"]]
     if len(points) > 1:
-        charts.append(Chart("Size on disk", "shorter is better", tuple(points)))
+        charts.append(Bars("Size on disk", "shorter is better", tuple(points)))
     batch = _first_batch(record)
     bars = []
     for row in record["bench"]:
@@ -263,12 +196,12 @@ def _charts(record: Record) -> list[Chart]:
             low, high = (base / row["speedup"]["high"], base / row["speedup"]["low"]) if row["speedup"] else (None, None)
             bars.append(Point(row["artifact"], ms, duration(row["p50_s"]), low, high))
     if len(bars) > 1:
-        charts.append(Chart(f"Latency, p50, batch {batch}", "shorter is better", tuple(bars)))
+        charts.append(Bars(f"Latency, p50, batch {batch}", "shorter is better", tuple(bars)))
     accuracy = record["accuracy"]
     if accuracy is not None and accuracy["after"]:
         steps = [Point("dense", accuracy["baseline"], f"{accuracy['baseline']:.2f}%")]
         steps += [Point(name, max(value, 0.0), f"{value:.2f}%") for name, value in accuracy["after"].items()]
-        charts.append(Chart(f"{accuracy['metric'].capitalize()} after each pass", "longer is better", tuple(steps)))
+        charts.append(Bars(f"{accuracy['metric'].capitalize()} after each pass", "longer is better", tuple(steps)))
     return charts
 
 
@@ -301,42 +234,108 @@ def _facts(record: Record) -> list[tuple[str, str]]:
     return facts
 
 
+WHY, NOT_MEASURED, ARTIFACTS, ENVIRONMENT = "Why not smaller or faster", "Not measured", "Artifacts", "Environment"
+"""Headings by which others find a block."""
+
+
+def _made_by(entry: Record) -> str:
+    """What the bench calls the thing that a pass made; training does not change the shape, and so not the time."""
+    return "eager compressed" if entry["pass"] == "prune" else entry["name"]
+
+
+def _gains(record: Record) -> Table:
+    """What each pass gave: size, time, accuracy."""
+    batch = _first_batch(record)
+    sizes = {a["name"]: a["bytes"] for a in record["artifacts"]}
+    weights = record["compression"]["bytes"]
+    sizes |= {"eager dense": weights["before"], "eager compressed": weights["after"]}
+    rows = []
+    before = record["accuracy"]["baseline"] if record["accuracy"] else None
+    trunk = before
+    for entry in record["passes"]:
+        if entry["status"] not in ("ok", "cached"):
+            continue
+        bench = _bench_of(record, _made_by(entry), batch)
+        gain = (bench.get("step") or bench["speedup"]) if bench else None
+        parent = gain["against"] if gain else None
+        now = _accuracy_after(record, entry["name"])
+        since = trunk if now is not None else None
+        if entry["pass"] in _TRUNK and now is not None:
+            trunk = now
+        time = ratio(gain) if gain else ("same shape" if entry["pass"] in ("train", "finetune", "distill") else "-")
+        made = sizes.get(_made_by(entry)) if gain else None
+        rows.append(
+            (
+                entry["name"],
+                parent or "-",
+                f"{size(sizes.get(parent))} to {size(made)}" if parent and made else "-",
+                time,
+                f"{now - since:+.2f}" if now is not None and since is not None else "-",
+            )
+        )
+    return Table("What each pass gave", ("pass", "made from", "size", "faster by", "accuracy, points"), tuple(rows), left=2)
+
+
+def _accuracy_after(record: Record, name: str) -> float | None:
+    value = record["accuracy"]["after"].get(name) if record["accuracy"] else None
+    return None if value is None else float(value)
+
+
+def _waterfall(record: Record) -> list[Waterfall]:
+    """From the dense module to the fastest artifact: what each step took off the time."""
+    best = _best(record)
+    if best is None or best["speedup"]["low"] <= 1:
+        return []
+    batch = best["batch"]
+    path = [best]
+    while path[-1].get("step") and len(path) < len(record["bench"]):
+        parent = _bench_of(record, path[-1]["step"]["against"], batch)
+        if parent is None:
+            break
+        path.append(parent)
+    base = record["bench"][0]
+    steps = [Step(base["artifact"], 0.0, base["p50_s"] * 1e3, duration(base["p50_s"]))]
+    level = base["p50_s"] * 1e3
+    for row in reversed(path):
+        after = base["p50_s"] * 1e3 / row["speedup"]["estimate"]
+        steps.append(Step(row["artifact"], level, after, f"{ratio(row.get('step') or row['speedup']).split(' ')[0]}"))
+        level = after
+    return [Waterfall(f"How the time fell, batch {batch}", "each step against the one above", tuple(steps))] if len(steps) > 2 else []
+
+
+SHOWN = 6
+
+
+def _slowest(record: Record) -> Table:
+    """The slowest operators of the dense module, and of the fastest artifact."""
+    best = _best(record)
+    chosen = [row for row in (record["bench"][0] if record["bench"] else None, best) if row is not None and row.get("operators")]
+    rows = []
+    for row in chosen:
+        total = sum(op["seconds"] for op in row["operators"]) or 1.0
+        for op in row["operators"][:SHOWN]:
+            kind = op["kind"] if op["kind"] != op["name"] else ""
+            about = ", ".join(part for part in (kind, op["precision"], op["provider"]) if part)
+            rows.append((row["artifact"], op["name"], about, duration(op["seconds"]), f"{op['seconds'] / total:.0%}"))
+    return Table("Slowest operators, before and after", ("artifact", "operator", "kind", "time a call", "of the shown"), tuple(rows), left=3)
+
+
 def summarise(record: Record) -> Document:
     """The document of a run."""
     import yaml
 
     columns, rows = _table(record)
     passes = tuple((e["name"], e["status"], f"{e['seconds']:.1f} s", str(e["metrics"].get("summary") or e["reason"] or "")) for e in record["passes"])
-    return Document(
-        title=f"mlopt: {record['recipe']['model']['path']}",
-        status=record["status"],
-        headlines=tuple(_headlines(record)),
-        columns=columns,
-        rows=rows,
-        passes=passes,
-        charts=tuple(_charts(record)),
-        facts=tuple(_facts(record)),
-        why=tuple(_why_not_faster(record)),
-        not_measured=tuple(dict.fromkeys(record["not_measured"])),
-        recipe=yaml.safe_dump(record["recipe"], sort_keys=False),
-    )
-
-
-def bench_columns() -> tuple[str, ...]:
-    """Headings of `mlopt bench`."""
-    return ("artifact", "runtime", "batch", "p50", "p90", "p99", "per second", "peak memory", "faster than the first")
-
-
-def bench_row(row: dict[str, Any]) -> tuple[str, ...]:
-    """One line of `mlopt bench`."""
-    return (
-        row["artifact"],
-        f"{row['runtime']} ({row['provider']})",
-        str(row["batch"]),
-        duration(row["p50_s"]),
-        duration(row["p90_s"]),
-        duration(row["p99_s"]),
-        f"{row['throughput_per_s']:.1f}",
-        size(row["peak_rss_bytes"]),
-        ratio(row["speedup"]),
-    )
+    blocks: list[Block] = [
+        Table(ARTIFACTS, columns, rows),
+        Drawings("", (*_charts(record), *_waterfall(record))),
+        Lines(WHY, tuple(_why_not_faster(record))),
+        Lines(NOT_MEASURED, tuple(dict.fromkeys(record["not_measured"]))),
+        _gains(record),
+        Table("Passes", ("pass", "status", "time", "what"), passes, left=4),
+        _slowest(record),
+        Facts(ENVIRONMENT, tuple(_facts(record))),
+        Code("Recipe", "recipe.yaml", yaml.safe_dump(record["recipe"], sort_keys=False)),
+    ]
+    status = record["status"]
+    return Document.of(f"mlopt: {record['recipe']['model']['path']}", status, status == "ok", _headlines(record), blocks)

@@ -1,4 +1,4 @@
-"""Renders a record. Strings from models are escaped: a tensor may be called `<script>`."""
+"""Renders documents. Strings from models are escaped: a tensor may be called `<script>`."""
 
 from __future__ import annotations
 
@@ -6,22 +6,32 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mlopt.report.blocks import Block, Code, Document, Drawings, Facts, Lines, Table
 from mlopt.report.charts import svg
 from mlopt.report.document import summarise
+from mlopt.report.verdict import verdict_document
 from mlopt.store import write_atomic
 
+BAD = ("FAILED", "DECLINED", "INTERRUPTED", "FAIL", "INVALID", "ANOMALOUS", "INCOMPARABLE", "INCONCLUSIVE")
+"""A headline that begins with one of these words and a colon is bad news."""
 
-def render_html(record: dict[str, Any]) -> str:
-    """One self-contained page."""
+
+def html(document: Document, data: dict[str, Any], data_id: str) -> str:
+    """One self-contained page, with the data that it was made of in a `<script type="application/json">`."""
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
 
     environment = Environment(loader=PackageLoader("mlopt.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    document = summarise(record)
-    charts = [(chart, Markup(svg(chart))) for chart in document.charts]  # noqa: S704 - svg() escapes every string it is given
     # In a <script> block only "</" could end it early.
-    raw = Markup(json.dumps(record).replace("</", "<\\/").replace("<!--", "<\\!--"))  # noqa: S704
-    return environment.get_template("report.html").render(document=document, charts=charts, raw=raw)
+    raw = Markup(json.dumps(data, default=str).replace("</", "<\\/").replace("<!--", "<\\!--"))  # noqa: S704
+    return environment.get_template("report.html").render(
+        document=document,
+        blocks=[(type(block).__name__, block) for block in document.blocks],
+        drawn=lambda chart: Markup(svg(chart)),  # noqa: S704 - svg() escapes every string it is given
+        bad=BAD,
+        raw=raw,
+        data_id=data_id,
+    )
 
 
 def _cell(text: str) -> str:
@@ -33,26 +43,58 @@ def _rows(columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...], left: int
     return ["| " + " | ".join(map(_cell, line)) + " |" for line in (columns, tuple(rule), *rows)]
 
 
-def render_markdown(record: dict[str, Any]) -> str:
-    """The same as Markdown, for a pull request."""
-    document = summarise(record)
+def markdown(document: Document) -> str:
+    """The same as Markdown, for a pull request. Charts are left out: their figures stand in the tables."""
     lines = [f"# {_cell(document.title)}", "", f"Status: **{document.status}**", ""]
     lines += [f"- {_cell(line)}" for line in document.headlines]
-    if document.rows:
-        lines += ["", "## Artifacts", "", *_rows(document.columns, document.rows)]
-    if document.why:
-        lines += ["", "## Why not smaller or faster", "", *(f"- {_cell(line)}" for line in document.why)]
-    if document.not_measured:
-        lines += ["", "## Not measured", "", *(f"- {_cell(line)}" for line in document.not_measured)]
-    lines += ["", "## Passes", "", *_rows(("pass", "status", "time", "what"), document.passes, left=4)]
-    lines += ["", "## Environment", "", *_rows(("", ""), document.facts, left=2)]
-    lines += ["", "## Recipe", "", "```yaml", document.recipe.rstrip(), "```", ""]
-    return "\n".join(lines)
+    for block in document.blocks:
+        lines += _block(block)
+    return "\n".join([*lines, ""])
+
+
+def _block(block: Block) -> list[str]:
+    heading = ["", f"## {block.heading}", ""]
+    match block:
+        case Table():
+            return [*heading, *_rows(block.columns, block.rows, block.left)]
+        case Facts():
+            return [*heading, *_rows(("", ""), block.rows, left=2)]
+        case Lines():
+            return [*heading, *(f"- {_cell(line)}" for line in block.lines)]
+        case Code():
+            return [*heading, "```yaml", block.text.rstrip(), "```"]
+        case Drawings():
+            return []
+
+
+def render_html(record: dict[str, Any]) -> str:
+    """The page of a run."""
+    return html(summarise(record), record, "run")
+
+
+def render_markdown(record: dict[str, Any]) -> str:
+    """The Markdown of a run."""
+    return markdown(summarise(record))
+
+
+def write_document(directory: Path, document: Document, data: dict[str, Any], data_id: str) -> list[Path]:
+    """Write `report.html` and `report.md`; returns their paths."""
+    out = [directory / "report.html", directory / "report.md"]
+    write_atomic(out[0], html(document, data, data_id).encode())
+    write_atomic(out[1], markdown(document).encode())
+    return out
 
 
 def write_reports(directory: Path, record: dict[str, Any]) -> list[Path]:
-    """Write `report.html` and `report.md`; returns their paths."""
-    out = [directory / "report.html", directory / "report.md"]
-    write_atomic(out[0], render_html(record).encode())
-    write_atomic(out[1], render_markdown(record).encode())
-    return out
+    """The two reports of a run."""
+    return write_document(directory, summarise(record), record, "run")
+
+
+def write_gate(directory: Path, data: dict[str, Any]) -> list[Path]:
+    """Write `gate.json`, and the reports made of it; returns their paths."""
+    from mlopt.report.formats import junit
+
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomic(directory / "gate.json", (json.dumps(data, indent=1, default=str) + "\n").encode())
+    write_atomic(directory / "junit.xml", junit(data).encode())
+    return [directory / "gate.json", directory / "junit.xml", *write_document(directory, verdict_document(data), data, "gate")]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlopt.errors import BackendMissing, UsageError, first_line
-from mlopt.runtimes.base import Arrays
+from mlopt.runtimes.base import Arrays, Call
 
 INSTALL = "pip install 'mlopt[cpu]'"
 
@@ -45,13 +48,17 @@ class OnnxRuntime:
 
     name = "onnxruntime"
 
-    def __init__(self, path: Path, threads: int, device: str, precision: str) -> None:
+    def __init__(self, path: Path, threads: int, device: str, precision: str, cuda_graph: bool = False) -> None:
         runtime = ort()
-        options, disabled = session_options(threads, precision)
+        self._path, self._threads, self._precision = path, threads, precision
         wanted = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
-        providers = [wanted] if wanted == "CPUExecutionProvider" else [wanted, "CPUExecutionProvider"]
+        if cuda_graph and device != "cuda":
+            raise UsageError("CUDA graphs need --device cuda")
+        first: Any = (wanted, {"enable_cuda_graph": "1"}) if cuda_graph else wanted
+        self._providers = [first] if wanted == "CPUExecutionProvider" else [first, "CPUExecutionProvider"]
+        options, disabled = session_options(threads, precision)
         try:
-            self._session = runtime.InferenceSession(str(path), options, providers=providers, disabled_optimizers=disabled)
+            self._session = runtime.InferenceSession(str(path), options, providers=self._providers, disabled_optimizers=disabled)
         except Exception as error:  # onnxruntime raises its own many kinds
             line = first_line(error)[:300]
             raise UsageError(f"ONNX Runtime cannot load {path.name}: {line}", "look at the node it names with `mlopt view`") from error
@@ -61,9 +68,66 @@ class OnnxRuntime:
         self.device = "cuda" if device == "cuda" else "cpu"
         self._names = [value.name for value in self._session.get_inputs()]
 
+    def _feed(self, inputs: Arrays) -> dict[str, Any]:
+        return dict(zip(self._names, inputs, strict=True))
+
     def __call__(self, inputs: Arrays) -> list[NDArray[Any]]:
-        outputs = self._session.run(None, dict(zip(self._names, inputs, strict=True)))
-        return [np.asarray(output) for output in outputs]
+        return [np.asarray(output) for output in self._session.run(None, self._feed(inputs))]
+
+    def bind(self, inputs: Arrays, copies: bool, graph: bool) -> Call:
+        if copies and not graph:
+            return partial(self._session.run, None, self._feed(inputs))
+        binding = self._session.io_binding()
+        for name, array in self._feed(inputs).items():
+            binding.bind_ortvalue_input(name, ort().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device, 0))
+        for output in self._session.get_outputs():
+            binding.bind_output(output.name, self.device)
+        return partial(self._session.run_with_iobinding, binding)  # returns when the device is done
+
+    def profile(self, inputs: Arrays, calls: int) -> list[dict[str, Any]]:
+        """ONNX Runtime's own profile of a second session: the nodes of its optimised graph, and the provider that really ran each."""
+        options, disabled = session_options(self._threads, self._precision)
+        with tempfile.TemporaryDirectory(prefix="mlopt-profile-") as scratch:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(scratch) / "profile")
+            session = ort().InferenceSession(str(self._path), options, providers=self._providers, disabled_optimizers=disabled)
+            feed = self._feed(inputs)
+            for _ in range(calls + WARM_CALLS):
+                session.run(None, feed)
+            events = json.loads(Path(session.end_profiling()).read_text())
+        return operators_of(events, calls)
+
+
+WARM_CALLS = 3
+PRECISIONS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8", "uint8": "int8", "double": "fp64"}
+
+
+def operators_of(events: list[dict[str, Any]], calls: int) -> list[dict[str, Any]]:
+    """Rows of `Runtime.profile` from ONNX Runtime's trace: the last `calls` runs of each node, the slowest node first.
+
+    A node's precision is the narrowest type among its inputs that have one: an integer convolution also takes float scales.
+    """
+    spent: dict[str, list[float]] = {}
+    about: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
+            continue
+        name = event["name"].removesuffix("_kernel_time")
+        spent.setdefault(name, []).append(event["dur"] * 1e-6)
+        about[name] = event["args"]
+    rows = []
+    for name, seconds in spent.items():
+        types = {PRECISIONS[kind] for entry in about[name].get("input_type_shape", []) for kind in entry if kind in PRECISIONS}
+        rows.append(
+            {
+                "name": name,
+                "kind": about[name]["op_name"],
+                "provider": about[name].get("provider", "").removesuffix("ExecutionProvider"),
+                "precision": next((kind for kind in ("int8", "fp16", "bf16", "fp32", "fp64") if kind in types), None),
+                "seconds": sum(seconds[-calls:]) / max(1, len(seconds[-calls:])),
+            }
+        )
+    return sorted(rows, key=lambda row: -float(row["seconds"]))
 
 
 def int8_operators(path: Path, scratch: Path) -> dict[str, int]:

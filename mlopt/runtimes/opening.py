@@ -10,7 +10,9 @@ from mlopt.errors import UsageError
 from mlopt.runtimes.base import Runtime
 
 
-def open_runtime(format: Format, path: Path, *, threads: int = 1, device: str = "cpu", precision: str = "fp32", trust: Any = None) -> Runtime:
+def open_runtime(
+    format: Format, path: Path, *, threads: int = 1, device: str = "cpu", precision: str = "fp32", trust: Any = None, cuda_graph: bool = False
+) -> Runtime:
     """Load an artifact that mlopt made, or that the user trusts.
 
     Raises `BackendMissing` when its runtime is not installed, `UsageError` for an engine.
@@ -30,7 +32,7 @@ def open_runtime(format: Format, path: Path, *, threads: int = 1, device: str = 
     if format is Format.ONNX:
         from mlopt.runtimes.onnx_runtime import OnnxRuntime
 
-        return OnnxRuntime(path, threads, device, precision)
+        return OnnxRuntime(path, threads, device, precision, cuda_graph)
     if format is Format.TENSORRT:
         raise UsageError("mlopt builds TensorRT engines and cannot run them yet", "measure the engine with trtexec or tensorrt_rtx")
     raise UsageError(f"no runtime for {format}")

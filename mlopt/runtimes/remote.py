@@ -23,36 +23,46 @@ from mlopt.artifact import Format
 from mlopt.errors import EXIT_OK, MloptError, PassFailed
 from mlopt.processes import importable
 from mlopt.runtimes.base import Arrays
+from mlopt.runtimes.timing import Slowdown
+from mlopt.runtimes.worker import write_sets
 
 DEFAULT_TIMEOUT_S = 300.0
+LEAST_PATIENCE_S, PATIENCE = 30.0, 50
+"""A block hangs when it takes this many times what its first call took, and at least these seconds."""
 
 
 class Worker:
-    """One artifact, loaded in a fresh process. Use as a context manager."""
+    """One artifact, loaded in a fresh process. Use as a context manager.
+
+    The process starts, and begins to load, when the object is made; entering it waits until it is ready. So several load side by side.
+    """
 
     def __init__(self, name: str, format: Format, path: Path, *, threads: int = 1, device: str = "cpu", precision: str = "fp32",
-                 trust: Any = None, pin: bool = False) -> None:  # fmt: skip
-        """Start it. Raises `PassFailed` when it cannot load, with the worker's own words."""
+                 trust: Any = None, pin: bool = False, cuda_graph: bool = False, slowdown: Slowdown | None = None,
+                 python: str = sys.executable) -> None:  # fmt: skip
+        """`slowdown`: a delay around every timed call, by which the gate is tested. `python`: the interpreter, for an environment of its own."""
         self.name = name
+        self.info: dict[str, Any] = {}
         self._scratch = tempfile.TemporaryDirectory(prefix="mlopt-worker-")
         self._log = (Path(self._scratch.name) / "log").open("w+")
         environment = {**os.environ, "PYTHONPATH": importable(), "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "mlopt.runtimes.worker"],
+            [python, "-m", "mlopt.runtimes.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
             env=environment,
         )
+        self._graph, self._first_s = cuda_graph, 0.0
         job = {"op": "open", "format": str(format), "path": str(path), "threads": threads, "device": device, "precision": precision}
-        self.opened = False
-        self._job = {**job, "pin": pin, "trust": None if trust is None else trust.to_json()}
-        self.info: dict[str, Any] = {}
+        job |= {"pin": pin, "trust": None if trust is None else trust.to_json(), "cuda_graph": cuda_graph}
+        self.send({**job, "slowdown": None if slowdown is None else slowdown.to_json()})
 
     def __enter__(self) -> Worker:
+        """Raises `PassFailed` when it cannot load, with the worker's own words."""
         try:
-            self.info = self.ask(self._job)
+            self.info = self.receive()
         except BaseException:
             self.close()
             raise
@@ -61,9 +71,15 @@ class Worker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def ask(self, message: dict[str, Any], timeout_s: float = DEFAULT_TIMEOUT_S) -> dict[str, Any]:
-        """Send one request and wait for its answer. Raises `PassFailed` when the worker dies, hangs, or reports an error."""
+    def send(self, message: dict[str, Any]) -> None:
+        """Ask without waiting. A process that has died is found by `receive`."""
         assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+
+    def receive(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> dict[str, Any]:
+        """The answer to what was sent. Raises `PassFailed` when the worker dies, hangs, or reports an error."""
         assert self._process.stdout is not None
         expired = threading.Event()
 
@@ -74,11 +90,7 @@ class Worker:
         timer = threading.Timer(timeout_s, end)
         timer.start()
         try:
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
             line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
         finally:
             timer.cancel()
         if not line:
@@ -92,28 +104,38 @@ class Worker:
             raise _as_error(answer, self.name)
         return answer
 
+    def ask(self, message: dict[str, Any], timeout_s: float = DEFAULT_TIMEOUT_S) -> dict[str, Any]:
+        """Send one request and wait for its answer. Raises as `receive`."""
+        self.send(message)
+        return self.receive(timeout_s)
+
     def run(self, inputs: Arrays, chunk: int | None = None) -> list[NDArray[Any]]:
         """The outputs for these inputs; `chunk`: at most so many samples a call, outputs joined along the first dimension."""
         place = Path(self._scratch.name)
-        np.savez(place / "in.npz", *inputs)
+        write_sets(place / "in.npz", [inputs])
         self.ask({"op": "run", "inputs": str(place / "in.npz"), "outputs": str(place / "out.npz"), "chunk": chunk})
         with np.load(place / "out.npz") as archive:
             return [archive[f"arr_{i}"] for i in range(len(archive.files))]
 
-    def prepare(self, inputs: Arrays) -> None:
-        """Set the inputs that `block` times."""
-        path = Path(self._scratch.name) / "timed.npz"
-        np.savez(path, *inputs)
-        self.ask({"op": "prepare", "inputs": str(path)})
+    def prepare(self, inputs: Path, copies: str = "in", flush: bool = False) -> dict[str, Any]:
+        """Bind the input sets that `block` times (a file of `write_sets`); returns {first_s, clock}. `copies`: `in` or `out` of the time."""
+        answer = self.ask({"op": "prepare", "inputs": str(inputs), "copies": copies, "flush": flush, "cuda_graph": self._graph})
+        self._first_s = float(answer["first_s"])
+        return answer
 
     def block(self, calls: int) -> list[float]:
         """Seconds of each of `calls` calls in a row."""
-        seconds: list[float] = self.ask({"op": "block", "calls": calls})["seconds"]
-        return seconds
+        patience = max(LEAST_PATIENCE_S, PATIENCE * calls * self._first_s)
+        return [nanoseconds * 1e-9 for nanoseconds in self.ask({"op": "block", "calls": calls}, patience)["ns"]]
 
-    def peak_rss_bytes(self) -> int:
-        """Largest resident size the worker has had."""
-        return int(self.ask({"op": "memory"})["peak_rss_bytes"])
+    def profile(self, inputs: Path, calls: int) -> list[dict[str, Any]]:
+        """Seconds a call of every operator, slowest first: `Runtime.profile`."""
+        operators: list[dict[str, Any]] = self.ask({"op": "profile", "inputs": str(inputs), "calls": calls})["operators"]
+        return operators
+
+    def usage(self) -> dict[str, Any]:
+        """{peak_rss_bytes, peak_device_bytes, preempted: how often the system took the core away}."""
+        return self.ask({"op": "usage"})
 
     def close(self) -> None:
         """End the process."""

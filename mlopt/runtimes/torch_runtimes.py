@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mlopt.errors import UsageError
 from mlopt.model import bundle
 from mlopt.model.trust import Trust
 from mlopt.pruning.proof import first_tensors
-from mlopt.runtimes.base import Arrays
+from mlopt.runtimes.base import Arrays, Call
+
+NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 
 
 class Torch:
@@ -25,12 +29,62 @@ class Torch:
         torch.set_num_threads(threads)
         self.name, self.device, self._function = name, device, function
 
+    def _tensors(self, inputs: Arrays) -> list[torch.Tensor]:
+        tensors = [torch.from_numpy(np.asarray(array)) for array in inputs]
+        return [tensor.to(self.device) for tensor in tensors] if self.device != "cpu" else tensors
+
     def __call__(self, inputs: Arrays) -> list[NDArray[Any]]:
         with torch.inference_mode():
-            tensors = [torch.from_numpy(np.asarray(array)) for array in inputs]
-            if self.device != "cpu":
-                tensors = [tensor.to(self.device) for tensor in tensors]
-            return [tensor.cpu().numpy() for tensor in first_tensors(self._function(*tensors))]
+            return [tensor.cpu().numpy() for tensor in first_tensors(self._function(*self._tensors(inputs)))]
+
+    def bind(self, inputs: Arrays, copies: bool, graph: bool) -> Call:
+        if copies:
+            if graph:
+                raise UsageError("a CUDA graph replays on the device", "measure it with --copies out")
+            return lambda: self(inputs)
+        tensors, function = self._tensors(inputs), torch.inference_mode()(self._function)
+        if graph:
+            return self._captured(function, tensors)
+        return lambda: function(*tensors)  # on a GPU asynchronous, and timed by events
+
+    def _captured(self, function: Any, tensors: list[torch.Tensor]) -> Call:
+        """One call as a CUDA graph, after the three on a side stream that PyTorch's documentation asks for."""
+        if self.device != "cuda":
+            raise UsageError("CUDA graphs need --device cuda")
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                function(*tensors)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            function(*tensors)
+        return graph.replay
+
+    def profile(self, inputs: Arrays, calls: int) -> list[dict[str, Any]]:
+        """torch.profiler's operators by their own time. Precision is that of the floating-point inputs that they were given most often."""
+        from torch.profiler import ProfilerActivity, profile
+
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.device == "cuda" else [])]
+        self(inputs)
+        with profile(activities=activities, record_shapes=True, acc_events=True) as recorded:
+            for _ in range(calls):
+                self(inputs)
+        spent: Counter[str] = Counter()
+        for event in recorded.key_averages():
+            spent[event.key] += event.self_device_time_total if self.device == "cuda" else event.self_cpu_time_total
+        rows = [{"name": name, "kind": name, "provider": "torch", "precision": None, "seconds": us * 1e-6 / calls} for name, us in spent.items()]
+        return sorted(rows, key=lambda row: -float(row["seconds"]))
+
+
+def precision_of(module: Any) -> str | None:
+    """The commonest floating-point type of a module's weights, by number of elements; None without any."""
+    sizes: Counter[str] = Counter()
+    for tensor in module.parameters() if hasattr(module, "parameters") else ():
+        if tensor.is_floating_point():
+            sizes[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+    return NAMES.get(sizes.most_common(1)[0][0]) if sizes else None
 
 
 class Eager(Torch):
@@ -38,6 +92,7 @@ class Eager(Torch):
 
     def __init__(self, path: Path, threads: int, device: str, trust: Trust | None) -> None:
         module, _ = bundle.read(path, trust or Trust())
+        self.precision = precision_of(module)
         super().__init__("eager", module.eval().to(device), threads, device)
 
 
@@ -48,11 +103,14 @@ class TorchScript(Torch):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             script = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
+        self.precision = precision_of(script)
         super().__init__("torchscript", script, threads, device)
 
 
 class Aoti(Torch):
     """An AOTInductor package that mlopt wrote."""
+
+    precision = None  # its weights lie inside a compiled library
 
     def __init__(self, path: Path, threads: int) -> None:
         from torch._inductor import aoti_load_package

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import json
 import os
 import resource
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,12 @@ import numpy as np
 from mlopt.artifact import Format
 from mlopt.errors import MloptError, first_line
 from mlopt.processes import die_with_parent
-from mlopt.runtimes.base import Runtime
+from mlopt.runtimes.base import Arrays, Call, Runtime
 from mlopt.runtimes.opening import open_runtime
+from mlopt.runtimes.timing import Slowdown, Timer, cache_flush, event_times, host_times
+
+FLUSH_BYTES = 128 * 2**20
+"""More than the last cache of any processor that serves models, and than the L2 of a GPU."""
 
 
 def pin_to_cores(count: int) -> list[int]:
@@ -40,10 +44,13 @@ def peak_rss_bytes() -> int:
 
 
 class Session:
-    """The state of a worker: its runtime and the inputs that are timed."""
+    """The state of a worker: its runtime, and the calls that are timed."""
 
     runtime: Runtime
-    inputs: list[Any]
+    calls: list[Call]
+    timer: Timer
+    slowdown: Slowdown | None
+    at = 0
 
     def open(self, job: dict[str, Any]) -> dict[str, Any]:
         cores = pin_to_cores(int(job["threads"])) if job["pin"] and job["device"] == "cpu" else []
@@ -54,19 +61,27 @@ class Session:
             trust = Trust.from_json(job["trust"])
         begin = time.perf_counter()
         self.runtime = open_runtime(
-            Format(job["format"]), Path(job["path"]), threads=job["threads"], device=job["device"], precision=job["precision"], trust=trust
+            Format(job["format"]),
+            Path(job["path"]),
+            threads=job["threads"],
+            device=job["device"],
+            precision=job["precision"],
+            trust=trust,
+            cuda_graph=job["cuda_graph"],
         )
+        self.slowdown = Slowdown(**job["slowdown"]) if job["slowdown"] else None
         runtime = self.runtime
         return {
             "runtime": runtime.name,
             "device": runtime.device,
             "provider": runtime.provider,
+            "precision": getattr(runtime, "precision", None),
             "load_s": time.perf_counter() - begin,
             "cores": cores,
         }
 
     def run(self, job: dict[str, Any]) -> dict[str, Any]:
-        inputs = _read(job["inputs"])
+        (inputs,) = read_sets(job["inputs"])
         total, chunk = len(inputs[0]), job["chunk"] or len(inputs[0])
         parts = [self.runtime([array[at : at + chunk] for array in inputs]) for at in range(0, total, chunk)]
         joined = [np.concatenate(column) if np.ndim(column[0]) else column[0] for column in zip(*parts, strict=True)]
@@ -74,28 +89,72 @@ class Session:
         return {}
 
     def prepare(self, job: dict[str, Any]) -> dict[str, Any]:
-        self.inputs = _read(job["inputs"])
-        self.runtime(self.inputs)
+        """Bind the inputs that `block` will take in turn; the first answer ends the cold start."""
+        sets = read_sets(job["inputs"])
+        begin = time.perf_counter()
+        self.runtime(sets[0])
+        first_s = time.perf_counter() - begin
+        self.calls = [self.runtime.bind(inputs, job["copies"] == "in", job["cuda_graph"]) for inputs in sets]
+        if self.slowdown is not None:
+            self.calls = [self.slowdown.around(call, seed) for seed, call in enumerate(self.calls)]
+        flush = cache_flush(self.runtime.device, FLUSH_BYTES) if job["flush"] else None
+        if self.runtime.device == "cuda" and job["copies"] == "out" and self.runtime.provider == "torch":
+            import torch
+
+            self.timer, clock = partial(event_times, torch.cuda, flush=flush), "cuda events"
+        else:
+            self.timer, clock = partial(host_times, flush=flush), "host"
         gc.collect()
         gc.freeze()
         gc.disable()
-        return {}
+        return {"first_s": first_s, "clock": clock}
 
     def block(self, job: dict[str, Any]) -> dict[str, Any]:
-        runtime, inputs, clock = self.runtime, self.inputs, time.perf_counter
-        marks = [clock()]
-        for _ in range(int(job["calls"])):
-            runtime(inputs)
-            marks.append(clock())
-        return {"seconds": [after - before for before, after in itertools.pairwise(marks)]}
+        nanoseconds = self.timer(self.calls, self.at, int(job["calls"]))
+        self.at += len(nanoseconds)
+        return {"ns": nanoseconds}
 
-    def memory(self, job: dict[str, Any]) -> dict[str, Any]:
-        return {"peak_rss_bytes": peak_rss_bytes()}
+    def serve(self, job: dict[str, Any]) -> dict[str, Any]:
+        """As many calls as fit into so many seconds."""
+        done, begin = 0, time.perf_counter()
+        while (passed := time.perf_counter() - begin) < job["seconds"]:
+            self.calls[done % len(self.calls)]()
+            done += 1
+        return {"calls": done, "seconds": passed}
+
+    def profile(self, job: dict[str, Any]) -> dict[str, Any]:
+        return {"operators": self.runtime.profile(read_sets(job["inputs"])[0], int(job["calls"]))}
+
+    def usage(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Memory, and how often the system took the core away."""
+        return {
+            "peak_rss_bytes": peak_rss_bytes(),
+            "preempted": resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
+            "peak_device_bytes": _peak_device_bytes(self.runtime.device),
+        }
 
 
-def _read(path: str) -> list[Any]:
+def _peak_device_bytes(device: str) -> int | None:
+    """PyTorch's own count; other runtimes do not say, and NVML (in the parent) does."""
+    if device != "cuda" or "torch" not in sys.modules:
+        return None
+    import torch
+
+    return int(torch.cuda.max_memory_allocated())
+
+
+def read_sets(path: str) -> list[list[Any]]:
+    """Input sets as `remote.write_sets` wrote them."""
     with np.load(path) as archive:
-        return [archive[f"arr_{i}"] for i in range(len(archive.files))]
+        keys = [tuple(map(int, name.split("_"))) for name in archive.files]
+        sets, inputs = (1 + max(key[at] for key in keys) for at in (0, 1))
+        return [[archive[f"{i}_{j}"] for j in range(inputs)] for i in range(sets)]
+
+
+def write_sets(path: Path, sets: list[Arrays]) -> None:
+    """Several sets of positional inputs in one file."""
+    arrays: dict[str, Any] = {f"{i}_{j}": array for i, inputs in enumerate(sets) for j, array in enumerate(inputs)}
+    np.savez(path, **arrays)
 
 
 def main() -> None:

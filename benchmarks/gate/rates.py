@@ -1,0 +1,83 @@
+"""False alarms and power of the gate, real ONNX Runtime sessions, beside what people use instead on the same samples.
+
+    .venv/bin/python -m benchmarks.gate.rates [--trials 200] [--busy] [--rows A/A:strict,...]
+
+Trials of all rows take turns, so that a change of the machine's mood meets every row. Every finished trial is appended to
+`results/gate-rates-{alone,busy}.jsonl`; run again, it goes on where it stopped. `benchmarks.gate.summary` makes the tables.
+A file named `pause` beside the results holds it between two trials.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+from scipy.stats import mannwhitneyu
+
+from benchmarks.common import RESULTS
+from mlopt.judging.selftest import ROWS, networks, trial
+from mlopt.measuring.duet import Duet, times_of, told
+
+AA_TRIALS = 300
+
+
+def about(duet: Duet) -> dict[str, Any]:
+    """What the other methods need of a trial: plain statistics of all calls of each side, and the test of Mann and Whitney."""
+    sides = [np.asarray(times_of(duet.epochs[0], entry)) for entry in (0, 1)]
+    numbers = [{"mean": float(s.mean()), "median": float(np.median(s)), "min": float(s.min()), "p99": float(np.percentile(s, 99))} for s in sides]
+    return {
+        "calls": [len(side) for side in sides],
+        "baseline": numbers[0],
+        "candidate": numbers[1],
+        "mann_whitney_p": float(mannwhitneyu(sides[1], sides[0], alternative="two-sided").pvalue),
+        "load": [round(epoch.load["load"], 2) for epoch in duet.epochs[0]][-1],
+        "busy": float(np.mean([epoch.load["busy"] for epoch in duet.epochs[0]])),
+        "peak_rss_bytes": [max(told(duet.epochs[0], entry, "peak_rss_bytes")) for entry in (0, 1)],
+    }
+
+
+def main() -> None:
+    """Trials until every row has as many as it needs."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--trials", type=int, default=200, help="of each row; A/A rows get half as many again")
+    parser.add_argument("--busy", action="store_true", help="beside benchmarks.gate.busy")
+    arguments = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    condition = "busy" if arguments.busy else "alone"
+    path = RESULTS / f"gate-rates-{condition}.jsonl"
+    done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    count = {(row.name, row.profile): sum((t["row"], t["profile"]) == (row.name, row.profile) for t in done) for row in ROWS}
+    neighbour = subprocess.Popen([sys.executable, "-m", "benchmarks.gate.busy", "1e6"]) if arguments.busy else None
+    try:
+        with networks() as made, path.open("a") as out:
+            while True:
+                wanted = {row: round(arguments.trials * (1.5 if row.want == "PASS" else 1)) for row in ROWS}
+                left = [row for row in ROWS if count[row.name, row.profile] < wanted[row]]
+                if not left:
+                    break
+                for row in left:
+                    while (RESULTS / "pause").exists():
+                        time.sleep(0.2)
+                    number = count[row.name, row.profile]
+                    name = list(made)[number % len(made)]
+                    verdict, duet = trial(row, *made[name], seed=number)
+                    answers = {
+                        o.question.metric: [o.verdict, *(round(v, 5) for v in (o.found.centre, o.found.low, o.found.high))] for o in duet.outcomes
+                    }
+                    line = {"at": round(time.time(), 1), "row": row.name, "profile": row.profile, "network": name, "verdict": verdict}
+                    line |= {"seconds": round(duet.seconds, 2), "epochs": len(duet.epochs[0]), "answers": answers, **about(duet)}
+                    out.write(json.dumps(line) + "\n")
+                    out.flush()
+                    count[row.name, row.profile] += 1
+    finally:
+        if neighbour is not None:
+            neighbour.kill()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""`mlopt gate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlopt.cli.common import Screen, input_option, ints, output_options, parse_arguments, trust_options
+
+OVERRIDES = {
+    "max_latency": "latency.tolerance",
+    "max_tail": "tail.tolerance",
+    "max_size": "size.tolerance",
+    "max_memory": "memory.tolerance",
+    "max_drop": "accuracy.max_drop",
+    "min_agreement": "parity.min_agreement",
+    "budget": "budget_s",
+    "confidence": "confidence",
+    "threads": "threads",
+    "batch": "batch",
+    "device": "device",
+    "copies": "copies",
+}
+"""Which value of the policy an option replaces."""
+
+SELF_TEST_S = 240.0
+
+
+@click.command(short_help="judge: yes or no")
+@click.argument("candidate", required=False)
+@click.option("--baseline", help="An artifact, a MODEL, a run directory, a manifest (baseline.json), or `eager`: the candidate's own dense module.")
+@click.option("--policy", "policy_file", type=click.Path(path_type=Path), help="gate.yaml; options below replace its values.")
+@click.option("--profile", type=click.Choice(["default", "strict", "coarse"]), help="Latency within 2.5%, 1.5% or 5%. Not with --policy.")
+@click.option("--max-latency", metavar="2.5%", help="How much slower the low end of the calls may be.")
+@click.option("--max-tail", metavar="10%", help="The same for the 95th percentile.")
+@click.option("--max-size", metavar="5%")
+@click.option("--max-memory", metavar="10%")
+@click.option("--max-drop", type=float, metavar="POINTS", help="Points of accuracy that may be lost; needs --data, or two run directories.")
+@click.option("--min-agreement", type=float, metavar="SHARE", help="Share of samples on which both must decide alike.")
+@click.option("--budget", type=float, metavar="SECONDS", help="For each comparison, at most. Default: 30.")
+@click.option("--confidence", type=float, metavar="0.99")
+@click.option("--threads", type=click.IntRange(min=1))
+@click.option("--batch", callback=lambda c, p, v: ints(c, p, v) if v else None, metavar="1,8")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]))
+@click.option("--copies", type=click.Choice(["in", "out"]), help="Copies to and from the device: in or out of the time.")
+@click.option("--data", metavar="DATA", help="Labelled data, to measure the accuracy of both.")
+@click.option("--artifact", metavar="NAME", help="Judge this one of a run directory: model.onnx")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write gate.json, report.html, report.md, junit.xml and every sample there.")
+@click.option(
+    "--save-baseline", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Make CANDIDATE the baseline: measure it, write FILE."
+)
+@click.option("--self-test", is_flag=True, help="A/A and known slow-downs on this machine: what the gate's word is worth here. Four minutes.")
+@input_option
+@trust_options
+@output_options
+def command(candidate: str | None, **options: Any) -> int:
+    """Is CANDIDATE as good as its baseline? Both are run, interleaved, in fresh processes.
+
+    \b
+    Exit 0 PASS; 1 FAIL, ANOMALOUS or INVALID; 5 INCONCLUSIVE; 6 INCOMPARABLE.
+    """
+    from mlopt.errors import UsageError
+
+    screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
+    if options["self_test"]:
+        return _self_test(options, screen)
+    if candidate is None or (options["baseline"] is None and options["save_baseline"] is None):
+        raise UsageError("a gate needs a CANDIDATE and --baseline", "mlopt gate new.onnx --baseline old.onnx")
+    policy = policy_of(options)
+    from mlopt.judging.run import Gate
+    from mlopt.model.trust import Trust
+
+    trust = Trust(options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"])
+    gate = Gate(policy, trust, options["inputs"], options["data"], options["out"], screen.say)
+    try:
+        if options["save_baseline"] is not None:
+            names = gate.save_baseline(candidate, options["save_baseline"])
+            screen.done()
+            screen.out.print(f"baseline  {options['save_baseline']}: {', '.join(names)}", markup=False, soft_wrap=True)
+            if options["baseline"] is None:
+                return 0
+        verdict = gate.judge(candidate, options["baseline"], options["artifact"])
+    finally:
+        screen.done()
+    return show(verdict.to_json() | {"command": _command_line()}, options["out"], screen)
+
+
+def policy_of(options: dict[str, Any]) -> Any:
+    """The policy of the file or of the profile, with what was given on the command line."""
+    from mlopt.errors import UsageError
+    from mlopt.judging import policy
+
+    if options["policy_file"] is not None and options["profile"] is not None:
+        raise UsageError("--policy and --profile both say what is judged", "give one of them")
+    base = policy.load(options["policy_file"]) if options["policy_file"] is not None else policy.profile(options["profile"] or "default")
+    return policy.build(base, {path: options[name] for name, path in OVERRIDES.items() if options[name] is not None})
+
+
+def show(data: dict[str, Any], out: Path | None, screen: Screen) -> int:
+    """Print the verdict, write the reports, return the exit code."""
+    from rich.table import Table
+
+    from mlopt.report.verdict_words import columns, headline, table_row
+    from mlopt.report.write import write_gate
+
+    if out is not None:
+        write_gate(out, data)
+    if screen.as_json:
+        screen.json(data)
+        return int(data["exit_code"])
+    if data["rows"]:
+        table = Table(box=None, pad_edge=False)
+        for index, column in enumerate(columns()):
+            table.add_column(column, justify="right" if 2 <= index <= 4 else "left", no_wrap=index != len(columns()) - 1, overflow="fold")
+        for row in data["rows"]:
+            table.add_row(*table_row(row))
+        screen.out.print(table)
+        screen.out.print()
+    for line in (*data["notes"], headline(data)):
+        screen.out.print(line, markup=False, soft_wrap=True)
+    if out is not None:
+        screen.out.print(f"report  {out / 'report.html'}", markup=False, soft_wrap=True)
+    return int(data["exit_code"])
+
+
+def _self_test(options: dict[str, Any], screen: Screen) -> int:
+    """Rates of this machine, as a table."""
+    from rich.table import Table
+
+    from mlopt.judging.selftest import self_test
+    from mlopt.measuring.environment import fingerprint
+
+    try:
+        rows = self_test(options["budget"] or SELF_TEST_S, screen.say)
+    finally:
+        screen.done()
+    result = {"schema_version": 1, "environment": fingerprint(), "self_test": rows}
+    if options["out"] is not None:
+        options["out"].mkdir(parents=True, exist_ok=True)
+        (options["out"] / "self-test.json").write_text(json.dumps(result, indent=1) + "\n")
+    if screen.as_json:
+        screen.json(result)
+        return 0
+    table = Table(box=None, pad_edge=False)
+    for index, column in enumerate(("truth", "profile", "right verdict", "comparisons", "right", "wrong", "inconclusive", "median time")):
+        table.add_column(column, justify="left" if index < 3 else "right")
+    for row in rows:
+        counts = [str(row[key]) for key in ("trials", "right", "wrong", "inconclusive")]
+        table.add_row(row["name"], row["profile"], row["want"], *counts, f"{row['median_s']:.1f} s")
+    screen.out.print(table)
+    return 0
+
+
+def _command_line() -> str:
+    import shlex
+    import sys
+
+    return "mlopt " + " ".join(shlex.quote(word) for word in sys.argv[1:])

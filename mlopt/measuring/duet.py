@@ -1,0 +1,124 @@
+"""Two artifacts against each other until the verdict is clear or the budget is spent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlopt.errors import MloptError
+from mlopt.measuring.protocol import LOW_PERCENT, Epoch
+from mlopt.measuring.sampling import Sampler
+from mlopt.measuring.sequential import Look, SequentialTest, longer_s
+from mlopt.measuring.statistics import Floats, Interval, differences
+
+GUARD_SHARE = 0.5
+"""A guard alone is sampled for up to this share of the budget; then the verdict stands without it, and says so."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One metric of one shape against its limit. `percent`: the percentile of a block that stands for it, or None for the mean without the slowest
+    2%. `limit`: log of 1 + tolerance. A `guard` may say FAIL; undecided it does not stop a PASS."""
+
+    metric: str
+    percent: float | None = LOW_PERCENT
+    limit: float = 0.0
+    guard: bool = False
+
+
+@dataclass
+class Outcome:
+    """The answer to a question. `verdict`: PASS, FAIL or INCONCLUSIVE; `longer_s` for the last, None when out of reach."""
+
+    question: Question
+    shape: int
+    verdict: str
+    found: Interval
+    confidence: float
+    seconds: float
+    groups: list[Floats] = field(default_factory=list)
+    longer_s: float | None = None
+
+
+@dataclass
+class Duet:
+    """What a comparison gave: answers in the order of (shape, question), and every epoch, by shape."""
+
+    outcomes: list[Outcome]
+    epochs: list[list[Epoch]]
+    seconds: float
+    error: MloptError | None = None
+    """Why it ended early: the candidate died, hung, or could not be loaded."""
+
+
+def run_duet(
+    sampler: Sampler,
+    questions: list[Question],
+    budget_s: float,
+    alpha: float,
+    families: int = 1,
+    keep: Callable[[list[Epoch]], None] = lambda epochs: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Duet:
+    """Sample epoch after epoch (entry 0 the baseline, entry 1 the candidate) and look after each.
+
+    `alpha`: the chance of a wrong verdict, per side, with the truth on the limit; the FAIL side is divided by `families`, the number of questions
+    in the whole gate (Bonferroni), since one wrong FAIL fails it. PASS needs no division: all must pass (intersection-union, Berger 1982,
+    Technometrics 24). `keep` is given every epoch as it comes. Raises what the baseline raises.
+    """
+    begin = clock()
+    cells = [(shape, question) for shape in range(len(sampler.shapes)) for question in questions]
+    tests = [SequentialTest(question.limit, alpha / families, alpha) for _, question in cells]
+    looks: list[Look | None] = [None] * len(cells)
+    decided_s = [0.0] * len(cells)
+    groups: list[list[Floats]] = [[] for _ in cells]
+    epochs: list[list[Epoch]] = [[] for _ in sampler.shapes]
+    while True:
+        started = clock()
+        fresh = sampler.epoch()
+        keep(fresh)
+        for shape, epoch in enumerate(fresh):
+            epochs[shape].append(epoch)
+        if 1 in sampler.lost:
+            break
+        for cell, (shape, question) in enumerate(cells):
+            blocks = fresh[shape].blocks
+            if 0 in blocks and 1 in blocks:
+                groups[cell].append(differences(blocks[0], blocks[1], question.percent))
+        now = clock()
+        spent, last = now - begin, now - begin + (now - started) > budget_s
+        for cell in range(len(cells)):
+            look = looks[cell]
+            if look is None or not look.verdict:
+                looks[cell], decided_s[cell] = tests[cell].look(groups[cell], 1.0 if last else spent / budget_s), spent
+        if last or _settled(cells, looks, spent / budget_s):
+            break
+    looked = [(*cell, look, s, g) for cell, look, s, g in zip(cells, looks, decided_s, groups, strict=True) if look is not None]
+    outcomes = [_outcome(question, shape, look, seconds, sampled) for shape, question, look, seconds, sampled in looked]
+    return Duet(outcomes, epochs, clock() - begin, sampler.lost.get(1))
+
+
+def _settled(cells: list[tuple[int, Question]], looks: list[Look | None], share: float) -> bool:
+    """Whether more samples cannot change the verdict of the whole, or only a guard is open and has had its share."""
+    verdicts = [look.verdict if look is not None else "" for look in looks]
+    if "FAIL" in verdicts:
+        return True
+    open_ = [question for (_, question), verdict in zip(cells, verdicts, strict=True) if not verdict]
+    return not open_ or (share >= GUARD_SHARE and all(question.guard for question in open_))
+
+
+def _outcome(question: Question, shape: int, look: Look, seconds: float, groups: list[Floats]) -> Outcome:
+    more = None if look.verdict else longer_s(look.found, question.limit, seconds)
+    return Outcome(question, shape, look.verdict or "INCONCLUSIVE", look.found, look.confidence, seconds, groups, more)
+
+
+def times_of(epochs: list[Epoch], entry: int) -> list[float]:
+    """All kept calls of an entry, in seconds."""
+    return [float(value) for epoch in epochs for block in epoch.blocks.get(entry, []) for value in block]
+
+
+def told(epochs: list[Epoch], entry: int, key: str) -> list[Any]:
+    """What the workers of an entry said of themselves under `key`, one value an epoch."""
+    return [epoch.info[entry][key] for epoch in epochs if epoch.info.get(entry, {}).get(key) is not None]
