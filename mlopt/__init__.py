@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mlopt.api import apply_plan, bench, compress, load, prune
+    from mlopt.api import apply_plan, bench, compress, gate, load, prune
     from mlopt.data import Data
 
-__all__ = ["Data", "apply_plan", "bench", "compress", "load", "prune"]
+__all__ = ["Data", "apply_plan", "bench", "compress", "gate", "load", "prune"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("apply_plan", "bench", "compress", "load", "prune"):
+    if name in ("apply_plan", "bench", "compress", "gate", "load", "prune"):
         from mlopt import api
 
         return getattr(api, name)

@@ -1,4 +1,4 @@
-"""The Python interface: `load`, `prune`, `compress`, `bench`. What the command line does, on live objects."""
+"""The Python interface: `load`, `prune`, `compress`, `bench`, `gate`. What the command line does, on live objects."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from mlopt.artifact import Artifact, Format, TensorSpec
 from mlopt.context import RunContext
 from mlopt.data import NO_DATA, Data, DataSet, adopt, load_data
 from mlopt.errors import UsageError
+from mlopt.judging import policy as policies
+from mlopt.judging.run import Gate
+from mlopt.judging.verdict import Verdict
 from mlopt.measuring.compare import Serving
 from mlopt.measuring.files import as_artifact
 from mlopt.measuring.protocol import Conditions
@@ -255,3 +258,42 @@ def bench(
         for error in failed:
             raise error
         return Comparison(rows)
+
+
+def gate(
+    candidate: nn.Module | str | Path,
+    baseline: nn.Module | str | Path,
+    policy: policies.Policy | str | Path = "default",
+    *,
+    inputs: Tensors | None = None,
+    data: Data | str | None = None,
+    out: str | Path | None = None,
+    trust: Trust | None = None,
+    artifact: str | None = None,
+) -> Verdict:
+    """Is the candidate as good as the baseline? Both are run, interleaved, in fresh processes.
+
+    `policy`: a `Policy`, the path of a YAML file, or `default`, `strict`, `coarse`. `inputs`: example tensors, for modules. `data`: labels,
+    where accuracy is judged. `out`: a directory for every sample. `artifact`: which one of a run directory. Returns
+    `Verdict(verdict, kind, rows, ...)`, whose `exit_code` is that of `mlopt gate`. Raises `UsageError` for what cannot be compared.
+    """
+    if isinstance(policy, policies.Policy):
+        rules = policy
+    else:
+        rules = policies.profile(str(policy)) if str(policy) in policies.PROFILES else policies.load(Path(policy))
+    base = trust or Trust()
+    own = {name for model in (candidate, baseline) if isinstance(model, nn.Module) for name in own_classes(model)}
+    allowed = Trust(base.arch, base.arch_args, (*base.allow_class, *sorted(own)), base.trust_code)
+    specs = () if inputs is None else specs_of_tensors(_tuple(inputs))
+    with tempfile.TemporaryDirectory(prefix="mlopt-gate-") as scratch:
+        sides = []
+        for name, model in (("candidate", candidate), ("baseline", baseline)):
+            if isinstance(model, nn.Module):
+                root = Path(scratch) / name
+                root.mkdir()
+                _written(name, model, root, specs)
+                sides.append(str(root))
+            else:
+                sides.append(str(model))
+        judge = Gate(rules, allowed, tuple(map(str, specs)), _data(data, specs), None if out is None else Path(out))
+        return judge.judge(sides[0], sides[1], artifact)

@@ -23,6 +23,7 @@ from mlopt.recipe import Tolerance
 from mlopt.runtimes.opening import open_runtime
 from mlopt.runtimes.remote import Worker
 from mlopt.runtimes.tensorrt_builder import build
+from mlopt.runtimes.worker import write_sets
 from tests.conftest import ROOT, plain_cnn
 
 
@@ -130,7 +131,8 @@ def test_a_class_that_no_other_process_can_import(tmp_path: Path) -> None:
 def test_a_worker_that_dies_is_one_clear_error(tmp_path: Path) -> None:
     export(plain_cnn(), torch.randn(1, 3, 16, 16), tmp_path, "onnx")
     with Worker("a", Format.ONNX, tmp_path / "exports" / "model.onnx") as worker:
-        worker.prepare([np.zeros((1, 3, 16, 16), np.float32)])
+        write_sets(tmp_path / "in.npz", [[np.zeros((1, 3, 16, 16), np.float32)]])
+        worker.prepare(tmp_path / "in.npz")
         assert len(worker.block(5)) == 5
         worker._process.kill()
         with pytest.raises(PassFailed, match="died"):
@@ -153,7 +155,7 @@ def test_a_worker_that_hangs_is_ended(tmp_path: Path) -> None:
     graph = helper.make_graph([helper.make_node("Loop", ["n", "go", "x"], ["y"], body=body)], "g", [x], [y], [count, go])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "loop.onnx")
     with Worker("loop", Format.ONNX, tmp_path / "loop.onnx") as worker:
-        np.savez(tmp_path / "in.npz", np.zeros(1, np.float32))
+        write_sets(tmp_path / "in.npz", [[np.zeros(1, np.float32)]])
         with pytest.raises(PassFailed, match="did not answer within 1 s"):
             worker.ask({"op": "run", "inputs": str(tmp_path / "in.npz"), "outputs": str(tmp_path / "o.npz"), "chunk": None}, timeout_s=1)
 

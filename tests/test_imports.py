@@ -13,14 +13,25 @@ PACKAGE = Path(__file__).resolve().parent.parent / "mlopt"
 
 # Highest first. A module may import from its own layer and from lower ones.
 LAYERS = (
-    ("cli", "__main__", "api", "inspection", "viewer"),
-    ("pipeline", "intake", "check", "plan", "synthesis", "report"),
+    ("cli", "__main__", "api", "inspection", "viewer", "pytest_plugin"),
+    ("pipeline", "intake", "judging", "history", "check", "plan", "synthesis", "report"),
     ("passes", "measuring", "parity"),
     ("context",),
     ("training", "pruning", "quantization", "runtimes", "model", "data"),
-    ("artifact", "record", "recipe", "store", "processes", "quiet", "errors", "__init__"),
+    ("artifact", "record", "recipe", "typed_yaml", "store", "processes", "quiet", "errors", "__init__"),
 )
-WITHOUT_TORCH = ("mlopt", "mlopt.errors", "mlopt.record", "mlopt.recipe", "mlopt.report.write", "mlopt.cli.main", "mlopt.plan", "mlopt.synthesis")
+WITHOUT_TORCH = (
+    "mlopt",
+    "mlopt.errors",
+    "mlopt.record",
+    "mlopt.recipe",
+    "mlopt.report.write",
+    "mlopt.cli.main",
+    "mlopt.plan",
+    "mlopt.synthesis",
+    "mlopt.judging.policy",
+    "mlopt.judging.verdict",
+)
 
 
 def room(module: str) -> str:

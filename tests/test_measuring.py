@@ -1,92 +1,94 @@
-"""Statistics on scripted samples, and the protocol on a runtime that has no clock of its own."""
+"""The protocol on runtimes that have no clock of their own, and on real sessions; what the harness itself does to a call."""
 
 from __future__ import annotations
 
-import math
+import json
+import random
+import sys
+import types
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mlopt.artifact import Artifact, Format, TensorSpec
 from mlopt.errors import PassFailed
-from mlopt.measuring.protocol import MIN_ROUNDS, measure, rows
-from mlopt.measuring.statistics import hodges_lehmann, percentile, speedup
+from mlopt.judging.selftest import network
+from mlopt.measuring import gpu
+from mlopt.measuring.duet import Question, run_duet
+from mlopt.measuring.environment import fingerprint, load_between, load_now
+from mlopt.measuring.protocol import LEAST_CALLS, WARMUP_LIMIT_S, Conditions, Epoch, calls_of, run_epoch, warm_up
+from mlopt.measuring.rows import bench_rows, histogram, realised_precision
+from mlopt.measuring.sampling import Entry, Sampler, Shape, sets_for
 from mlopt.runtimes.base import Fake
-
-
-def test_hodges_lehmann_by_hand() -> None:
-    centre, low, high = hodges_lehmann(np.array([1.0, 2.0, 6.0]), 0.95)
-    assert centre == np.median([1, 1.5, 3.5, 2, 4, 6])
-    assert (low, high) == (1.0, 6.0)  # three pairs: no rank interval at 95%, so the whole range
-
-
-def test_interval_covers_the_truth() -> None:
-    """At 95% the interval must hold the true ratio in about 19 of 20 samples, heavy tails included."""
-    generator = np.random.default_rng(0)
-    hits, trials = 0, 400
-    for _ in range(trials):
-        noise = generator.standard_t(2, size=(2, 25)) * 0.02
-        ratio = speedup(np.exp(noise[0]) * 2.0, np.exp(noise[1]), 0.95)
-        hits += ratio.low <= 2.0 <= ratio.high
-    assert 0.92 <= hits / trials <= 0.985
-
-
-def test_speedup_ignores_what_disturbs_both_sides() -> None:
-    drift = np.linspace(1, 3, 30)
-    ratio = speedup(2e-3 * drift, 1e-3 * drift)
-    assert math.isclose(ratio.estimate, 2.0)
-    assert math.isclose(ratio.low, 2.0)
-    assert math.isclose(ratio.high, 2.0)
-
-
-def test_a_percentile_needs_samples_beyond_it() -> None:
-    assert percentile([1.0] * 49, 90) is None
-    assert percentile([1.0] * 50, 90) == 1.0
-    assert percentile([1.0] * 499, 99) is None
-    assert percentile([1.0, 2.0, 3.0, 4.0, 5.0], 50) == 3.0
+from mlopt.runtimes.onnx_runtime import OnnxRuntime, operators_of
+from mlopt.runtimes.remote import Worker
+from mlopt.runtimes.timing import Slowdown, cache_flush, event_times, host_times
+from mlopt.runtimes.worker import read_sets, write_sets
 
 
 class Scripted:
     """A worker around a fake runtime: blocks move one shared clock by what the script says."""
 
     def __init__(self, name: str, latencies_s: list[float], clock: list[float]) -> None:
-        self.name, self.info = name, {"runtime": "fake", "provider": "fake", "device": "none"}
+        self.name, self.info = name, {"runtime": "fake", "provider": "fake", "device": "none", "load_s": 0.5}
         self._runtime, self._clock = Fake(latencies_s), clock
+        self.blocks = 0
 
-    def prepare(self, inputs: Any) -> None:
-        self._inputs = inputs
+    def prepare(self, inputs: Path, copies: str = "in", flush: bool = False) -> dict[str, Any]:
+        return {"first_s": 0.25, "clock": "host"}
 
     def block(self, calls: int) -> list[float]:
+        self.blocks += 1
         out = []
         for _ in range(calls):
             before = self._runtime.clock()
-            self._runtime(self._inputs)
+            self._runtime([])
             out.append(self._runtime.clock() - before)
         self._clock[0] += sum(out)
         return out
 
-    def peak_rss_bytes(self) -> int:
-        return 1
+    def usage(self) -> dict[str, Any]:
+        return {"peak_rss_bytes": 7, "preempted": 0, "peak_device_bytes": None}
+
+
+def epoch_of(workers: list[Any], seconds: float, clock: list[float], least: int = 3) -> Epoch:
+    return run_epoch(dict(enumerate(workers)), Path("none"), Conditions(), seconds, least, random.Random(0), lambda: clock[0])
 
 
 def test_protocol_finds_the_scripted_ratio() -> None:
     clock = [0.0]
-    workers = [Scripted("slow", [2e-3, 2.2e-3], clock), Scripted("fast", [1e-3, 1.1e-3], clock)]
-    samples, failed = measure(workers, [np.zeros(1)], 1, budget_s=2.0, clock=lambda: clock[0])
-    assert not failed
-    result = rows(workers, samples, 1)
-    assert result[0]["speedup"] is None
-    assert result[1]["speedup"]["estimate"] == pytest.approx(2.0, rel=0.02)
-    assert result[1]["speedup"]["against"] == "slow"
-    assert result[0]["p50_s"] == pytest.approx(2.1e-3, rel=0.06)
-    assert len(samples[0].rounds_s) == len(samples[1].rounds_s) >= MIN_ROUNDS
+    epoch = epoch_of([Scripted("slow", [2e-3, 2.2e-3], clock), Scripted("fast", [1e-3, 1.1e-3], clock)], 2.0, clock)
+    rows = bench_rows(["slow", "fast"], 1, [epoch] * 3, Conditions())
+    assert rows[0]["speedup"] is None
+    assert rows[1]["speedup"]["estimate"] == pytest.approx(2.0, rel=0.02)
+    assert rows[1]["speedup"]["against"] == "slow"
+    assert rows[0]["p50_s"] == pytest.approx(2.1e-3, rel=0.06)
+    assert rows[0]["cold_start_s"] == 0.75  # loading and the first answer
+    assert len(epoch.blocks[0]) == len(epoch.blocks[1]) == 2 * epoch.rounds
 
 
-def test_protocol_keeps_to_its_budget_and_to_its_least() -> None:
+def test_an_epoch_keeps_to_its_time_and_to_its_least() -> None:
     clock = [0.0]
-    workers = [Scripted("a", [1.0], clock), Scripted("b", [1.0], clock)]
-    samples, _ = measure(workers, [np.zeros(1)], 1, budget_s=0.1, clock=lambda: clock[0])
-    assert all(len(sample.rounds_s) == MIN_ROUNDS for sample in samples)
+    assert epoch_of([Scripted("a", [1.0], clock), Scripted("b", [1.0], clock)], 0.1, clock).rounds == 3
+    clock = [0.0]
+    assert epoch_of([Scripted("a", [1e-3], clock), Scripted("b", [1e-3], clock)], 1.0, clock).rounds == pytest.approx(1.0 / (4 * 0.022), abs=2)
+
+
+def test_a_round_goes_there_and_back() -> None:
+    """ABBA or BAAB: what drifts evenly within a round cancels exactly."""
+    seen: list[str] = []
+    clock = [0.0]
+
+    class Noted(Scripted):
+        def block(self, calls: int) -> list[float]:
+            seen.append(self.name)
+            return super().block(calls)
+
+    epoch = epoch_of([Noted("A", [1e-3], clock), Noted("B", [1e-3], clock)], 2.0, clock)
+    rounds = ["".join(seen[-4 * epoch.rounds :][4 * i : 4 * i + 4]) for i in range(epoch.rounds)]
+    assert set(rounds) == {"ABBA", "BAAB"}
 
 
 def test_the_first_calls_of_a_block_are_dropped() -> None:
@@ -94,11 +96,29 @@ def test_the_first_calls_of_a_block_are_dropped() -> None:
 
     class ColdStart(Scripted):
         def block(self, calls: int) -> list[float]:
+            clock[0] += 0.05
             return [50e-3, *([5e-3] * (calls - 1))]
 
-    worker = ColdStart("a", [1.0], clock)
-    (sample,), _ = measure([worker], [np.zeros(1)], 1, budget_s=0.1, clock=iter(np.arange(0, 1000, 0.5)).__next__)
-    assert max(sample.calls_s) == 5e-3
+    epoch = epoch_of([ColdStart("a", [1.0], clock)], 0.1, clock)
+    assert max(block.max() for block in epoch.blocks[0]) == 5e-3
+
+
+@pytest.mark.parametrize(("per_call", "kept", "dropped"), [(1e-3, 20, 2), (0.4e-3, 50, 4), (1e-6, 2000, 4), (1.0, LEAST_CALLS, 1)])
+def test_blocks_have_one_length_in_time(per_call: float, kept: int, dropped: int) -> None:
+    assert calls_of(per_call) == (kept, dropped)
+
+
+def test_warm_up_ends_when_times_settle_and_says_when_they_do_not() -> None:
+    clock = [0.0]
+    falling = Scripted("jit", [*np.geomspace(0.1, 1e-3, 20), *[1e-3] * 10_000], clock)
+    warm = warm_up(falling, lambda: clock[0])
+    assert warm.settled
+    assert warm.per_call_s == pytest.approx(1e-3)
+    clock = [0.0]
+    restless = Scripted("noise", [1e-2 * 1.1**i for i in range(100)], clock)
+    warm = warm_up(restless, lambda: clock[0])
+    assert not warm.settled
+    assert warm.spent_s >= WARMUP_LIMIT_S
 
 
 class Crashing(Scripted):
@@ -116,9 +136,262 @@ class Crashing(Scripted):
 def test_a_crash_costs_its_own_row_and_the_baselines_costs_all() -> None:
     clock = [0.0]
     workers = [Scripted("a", [1e-3], clock), Crashing("b", [1e-3], clock), Scripted("c", [5e-4], clock)]
-    samples, failed = measure(workers, [np.zeros(1)], 1, budget_s=3.0, clock=lambda: clock[0])
-    assert [name for name, _ in failed] == ["b"]
-    assert [row["artifact"] for row in rows(workers, samples, 1)] == ["a", "c"]
-    assert rows(workers, samples, 1)[1]["speedup"]["estimate"] == pytest.approx(2.0, rel=0.01)
+    epoch = epoch_of(workers, 3.0, clock)
+    assert list(epoch.failed) == [1]
+    rows = bench_rows(["a", "b", "c"], 1, [epoch], Conditions())
+    assert [row["artifact"] for row in rows] == ["a", "c"]
+    assert rows[1]["speedup"]["estimate"] == pytest.approx(2.0, rel=0.01)
     with pytest.raises(PassFailed):
-        measure([Crashing("b", [1e-3], clock), Scripted("c", [5e-4], clock)], [np.zeros(1)], 1, budget_s=3.0, clock=lambda: clock[0])
+        epoch_of([Crashing("b", [1e-3], clock), Scripted("c", [5e-4], clock)], 3.0, clock)
+
+
+def test_a_step_is_measured_against_what_it_was_made_from() -> None:
+    clock = [0.0]
+    epoch = epoch_of([Scripted("a", [4e-3], clock), Scripted("b", [2e-3], clock), Scripted("c", [1e-3], clock)], 1.0, clock)
+    rows = bench_rows(["a", "b", "c"], 1, [epoch], Conditions(), parents={1: 0, 2: 1})
+    assert rows[2]["speedup"]["estimate"] == pytest.approx(4.0)
+    assert rows[2]["step"]["estimate"] == pytest.approx(2.0)
+    assert rows[2]["step"]["against"] == "b"
+    assert "step" not in rows[1]  # made from the baseline: its speed-up is its step
+
+
+def test_calls_are_timed_back_to_back_and_inputs_take_turns() -> None:
+    seen: list[int] = []
+    calls = [lambda i=i: seen.append(i) for i in range(3)]
+    times = host_times(calls, 4, 5)
+    assert seen == [1, 2, 0, 1, 2]  # goes on where the last block stopped
+    assert len(times) == 5
+    assert all(ns > 0 for ns in times)
+
+
+def test_a_flush_runs_before_every_call_and_is_not_timed() -> None:
+    order: list[str] = []
+
+    def flush() -> None:
+        order.append("flush")
+        _ = sum(range(200_000))
+
+    times = host_times([lambda: order.append("call")], 0, 4, flush)
+    assert order == ["flush", "call"] * 4
+    assert sorted(times)[1] < 1e6  # the flush takes milliseconds
+    cache_flush("cpu", 1 << 20)()
+
+
+def test_the_slowdown_is_what_it_says() -> None:
+    """The gate proves itself with it, so it must be true: on a call that spins for a fixed time, +10% and one call in ten 1.5x."""
+    import time
+
+    def call() -> None:
+        end = time.perf_counter_ns() + 200_000
+        while time.perf_counter_ns() < end:
+            pass
+
+    plain = np.percentile(host_times([call], 0, 200), 10)
+    slow = np.percentile(host_times([Slowdown(every=0.1).around(call)], 0, 200), 10)
+    assert slow / plain == pytest.approx(1.1, abs=0.02)
+    tail = np.array(host_times([Slowdown(share=0.1, factor=1.5).around(call)], 0, 600))
+    assert 0.05 < (tail > 1.4 * plain).mean() < 0.2
+
+
+class FakeCuda:
+    """`torch.cuda` with a device that takes as long for each call as it is told."""
+
+    def __init__(self, call_ms: float) -> None:
+        self.now, self.call_ms, self.syncs = 0.0, call_ms, 0
+        cuda = self
+
+        class Event:
+            def __init__(self, enable_timing: bool) -> None:
+                assert enable_timing
+
+            def record(self) -> None:
+                self.at = cuda.now
+
+            def elapsed_time(self, other: Event) -> float:
+                return other.at - self.at
+
+        self.Event = Event
+
+    def synchronize(self) -> None:
+        self.syncs += 1
+
+    def call(self) -> None:
+        self.now += self.call_ms
+
+
+def test_event_times_are_device_time_and_are_checked_against_the_host() -> None:
+    cuda = FakeCuda(0.0005)
+    assert event_times(cuda, [cuda.call], 0, 4) == [500] * 4
+    assert cuda.syncs == 2  # before and after the block, not between calls
+    liar = FakeCuda(1e6)
+    with pytest.raises(PassFailed, match="passed on the host"):
+        event_times(liar, [liar.call], 0, 2)
+
+
+class FakeNvml(types.ModuleType):
+    """NVML of a device that is held back by its power cap."""
+
+    def __init__(self) -> None:
+        super().__init__("fake_nvml")
+        self.energy = 1000
+
+    def nvmlInit(self) -> None: ...
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: int) -> int:
+        return 0x4
+
+    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:
+        return 250_000
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:
+        self.energy += 5000
+        return self.energy
+
+    def nvmlDeviceGetClockInfo(self, handle: int, kind: int) -> int:
+        return {1: 1980, 2: 2619}[kind]
+
+
+def test_what_nvml_says_and_what_it_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fake_nvml", FakeNvml())
+    device = gpu.Gpu.open(module="fake_nvml")
+    assert device is not None
+    first, second = device.read(), device.read()
+    between = gpu.between(first, second)
+    assert between is not None
+    assert between["energy_j"] == 5.0
+    assert between["throttled"] == ["power cap"]
+    assert (between["sm_mhz"], between["watts"]) == (1980, 250.0)
+    assert between["celsius"] is None  # this device does not answer that
+    assert gpu.Gpu.open(module="no_such_nvml") is None
+    assert gpu.between(None, second) is None
+
+
+def test_load_is_read_where_the_system_says_it() -> None:
+    before = load_now()
+    _ = sum(range(3_000_000))
+    passed = load_between(before, load_now())
+    if Path("/proc/stat").exists():
+        assert 0 < passed["busy"] <= 1
+    missing = {"at": 0.0, "busy": None, "all": 0, "stolen": None, "waited_us": None, "mhz": None, "load": None}
+    assert load_between(missing, {**missing, "at": 1.0})["busy"] is None
+
+
+def test_enough_inputs_to_miss_a_cache() -> None:
+    assert sets_for(3 * 224 * 224 * 4) == 6
+    assert sets_for(100) == 16
+    assert sets_for(1 << 30) == 2
+
+
+def test_input_sets_survive_the_file(tmp_path: Path) -> None:
+    sets = [[np.arange(3), np.ones((2, 2))], [np.arange(3) + 1, np.zeros((2, 2))]]
+    write_sets(tmp_path / "sets.npz", sets)
+    back = read_sets(str(tmp_path / "sets.npz"))
+    assert [[array.tolist() for array in one] for one in back] == [[array.tolist() for array in one] for one in sets]
+
+
+def test_a_histogram_counts_every_call() -> None:
+    found = histogram([1.0] * 98 + [2.0, 50.0])
+    assert sum(found["counts"]) + found["beyond"] == 100
+    assert found["beyond"] == 1
+
+
+def test_precision_is_that_of_the_time() -> None:
+    rows = [{"precision": "int8", "seconds": 3.0}, {"precision": "fp32", "seconds": 1.0}, {"precision": None, "seconds": 9.0}]
+    assert realised_precision(rows) == "int8"
+    assert realised_precision([]) is None
+    assert realised_precision([{"precision": "fp32", "seconds": 0.01}, {"precision": None, "seconds": 9.0}]) is None
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Shape]:
+    return network("convolutions", tmp_path_factory.mktemp("net"))
+
+
+def test_real_sessions_in_fresh_processes(small: tuple[Artifact, Shape]) -> None:
+    """Two epochs have two sets of processes; a slowdown is found; both copies modes run."""
+    artifact, shape = small
+    entries = [Entry("a", artifact), Entry("b", artifact, slowdown=Slowdown(every=0.5))]
+    for copies in ("in", "out"):
+        with Sampler(entries, [shape], Conditions(copies=copies)) as sampler:
+            epochs = [sampler.epoch(0.3)[0] for _ in range(2)]
+        rows = bench_rows(["a", "b"], 1, epochs, Conditions(copies=copies))
+        assert rows[1]["speedup"]["estimate"] == pytest.approx(1 / 1.5, rel=0.1)
+        assert rows[0]["copies"] == copies
+        assert rows[0]["provider"] == "CPUExecutionProvider"
+        assert rows[0]["epochs"] == 2
+        assert rows[0]["peak_rss_bytes"] > 10_000_000
+
+
+def test_collecting_keeps_to_its_budget_and_starts_afresh(small: tuple[Artifact, Shape]) -> None:
+    artifact, shape = small
+    with Sampler([Entry("a", artifact)], [shape], Conditions()) as sampler:
+        (epochs,) = sampler.collect(2.0)
+        together = sampler.throughput(2, 0.3)
+    assert 2 <= len(epochs) <= 10
+    assert together[0]["sessions"] == 2
+    assert together[0]["throughput_per_s"] > 100
+    assert together[0]["joules_per_sample"] is None  # no GPU to ask
+
+
+def test_an_artifact_that_cannot_be_loaded_is_lost_and_the_baseline_raises(small: tuple[Artifact, Shape], tmp_path: Path) -> None:
+    artifact, shape = small
+    (tmp_path / "junk.onnx").write_bytes(b"junk")
+    junk = Artifact("junk", Format.ONNX, tmp_path, "junk.onnx", "", (TensorSpec("x", (1, 3, 64, 64)),))
+    with Sampler([Entry("a", artifact), Entry("junk", junk)], [shape], Conditions()) as sampler:
+        sampler.epoch(0.1)
+        assert "cannot load" in sampler.lost[1].message
+        duet = run_duet(sampler, [Question("latency", limit=0.02)], 5.0, 0.01)
+        assert duet.error is not None
+    with Sampler([Entry("junk", junk), Entry("a", artifact)], [shape], Conditions()) as sampler, pytest.raises(PassFailed, match="cannot load"):
+        sampler.epoch(0.1)
+
+
+def test_a_duet_stops_as_soon_as_it_is_sure(small: tuple[Artifact, Shape]) -> None:
+    artifact, shape = small
+    entries = [Entry("a", artifact), Entry("b", artifact, slowdown=Slowdown(every=0.5))]
+    kept: list[Epoch] = []
+    with Sampler(entries, [shape], Conditions()) as sampler:
+        questions = [Question("latency", limit=0.025), Question("tail", 95.0, 0.1, guard=True)]
+        duet = run_duet(sampler, questions, 30.0, 0.01, 2, lambda epochs: kept.extend(epochs))
+    assert duet.outcomes[0].verdict == "FAIL"
+    assert 2 <= len(kept) <= 8
+    assert kept == duet.epochs[0]
+
+
+def test_the_profile_names_real_nodes(small: tuple[Artifact, Shape]) -> None:
+    artifact, shape = small
+    rows = OnnxRuntime(artifact.path, 1, "cpu", "fp32").profile(shape.sets[0], 4)
+    assert rows[0]["kind"].endswith("Conv")
+    assert rows[0]["provider"] == "CPU"
+    assert rows[0]["precision"] == "fp32"
+    assert realised_precision(rows) == "fp32"
+    assert [row["seconds"] for row in rows] == sorted((row["seconds"] for row in rows), reverse=True)
+
+
+def test_a_profile_of_integers_says_int8() -> None:
+    """A node's precision is its narrowest input: an integer convolution takes float scales too."""
+    event = {"cat": "Node", "name": "c_kernel_time", "dur": 10, "args": {"op_name": "QLinearConv", "provider": "CPUExecutionProvider",
+             "input_type_shape": [{"uint8": [1]}, {"float": [1]}, {"int8": [1]}]}}  # fmt: skip
+    (row,) = operators_of([event, {**event, "dur": 30}, {"cat": "Session", "name": "model_run"}], 1)
+    assert (row["kind"], row["precision"], row["seconds"]) == ("QLinearConv", "int8", pytest.approx(30e-6))  # the last call; the first was warm-up
+
+
+def test_a_worker_says_what_it_runs_and_is_pinned(small: tuple[Artifact, Shape], tmp_path: Path) -> None:
+    artifact, shape = small
+    write_sets(tmp_path / "in.npz", list(shape.sets))
+    with Worker("w", artifact.format, artifact.path, pin=True) as worker:
+        assert worker.info["runtime"] == "onnxruntime"
+        assert len(worker.info["cores"]) == 1
+        ready = worker.prepare(tmp_path / "in.npz", flush=True)
+        assert ready["clock"] == "host"
+        assert len(worker.block(4)) == 4
+        served = worker.ask({"op": "serve", "seconds": 0.1})
+        assert served["calls"] > 3
+    with pytest.raises(PassFailed, match="CUDA graphs need"), Worker("g", artifact.format, artifact.path, cuda_graph=True):
+        pass
+
+
+def test_the_fingerprint_is_json() -> None:
+    assert json.loads(json.dumps(fingerprint()))["cores"] >= 1

@@ -142,10 +142,8 @@ def _line(chart: Line) -> str:
     parts += [f'<circle class="bar" cx="{p.split()[0]}" cy="{p.split()[1]}" r="2.5"/>' for p in points]
     for number, (index, text) in enumerate(chart.marks):
         x = at(index, low).split()[0]
-        anchor = "end" if index > count / 2 else "start"
-        parts.append(
-            f'<path class="limit" d="M{x} {top - 4}V{ground}"/><text x="{x}" y="{12 + 14 * (number % 2)}" text-anchor="{anchor}">{_short(text)}</text>'
-        )
+        anchor, above = "end" if index > count / 2 else "start", 12 + 14 * (number % 2)
+        parts.append(f'<path class="limit" d="M{x} {top - 4}V{ground}"/><text x="{x}" y="{above}" text-anchor="{anchor}">{_short(text)}</text>')
     parts.append(f'<text x="0" y="{ground + 18}">{_short(chart.labels[0], 18)}</text>')
     parts.append(f'<text x="{WIDTH}" y="{ground + 18}" text-anchor="end">{_short(chart.labels[-1], 18)}</text>')
     parts.append(f'<text x="0" y="{ground + 34}">{low:.4g} to {high:.4g}</text>')

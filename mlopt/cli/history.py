@@ -1,0 +1,50 @@
+"""`mlopt history`. Answers without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlopt.cli.common import Screen, output_options
+
+
+@click.command(short_help="latency over commits")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write report.html and report.md there.")
+@output_options
+def command(paths: tuple[Path, ...], out: Path | None, **options: Any) -> int:
+    """The latency of a model over commits, from the verdicts (gate.json) in PATHS: a chain of measured ratios, and where it changed."""
+    from mlopt.errors import UsageError
+    from mlopt.history import load
+    from mlopt.report.history import history_document
+    from mlopt.report.write import write_document
+    from mlopt.store import explain_os_error
+
+    screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
+    chains = load(list(paths))
+    data = {"schema_version": 1, "chains": [chain.to_json() for chain in chains]}
+    document = history_document(chains)
+    if out is not None:
+        try:
+            if out.exists() and not out.is_dir():
+                raise UsageError(f"{out} is a file, not a directory", "choose another -o")
+            out.mkdir(parents=True, exist_ok=True)
+            write_document(out, document, data, "history")
+        except OSError as error:
+            raise explain_os_error(error, out) from error
+    if screen.as_json:
+        screen.json(data)
+        return 0
+    for chain in chains:
+        found = document.table(chain.artifact)
+        assert found is not None
+        screen.out.print(f"{chain.artifact}  on  {chain.machine}", markup=False, soft_wrap=True)
+        screen.table(found.columns, list(found.rows), found.left)
+        screen.out.print()
+    for line in document.headlines:
+        screen.out.print(line, markup=False, soft_wrap=True)
+    if out is not None:
+        screen.out.print(f"report  {out / 'report.html'}", markup=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,205 @@
+"""The latency of a model over commits, from the verdicts that were kept: a chain of measured ratios, and where it changed.
+
+Each verdict measured one candidate against its baseline, side by side. Set one after the other they are a chain: the level at a commit is the
+product of the ratios up to it, and its variance the sum of theirs. No time of one day is compared with a time of another.
+
+Change points: the logarithms of the links are independent measurements with known variances, and zero where nothing changed. Optimal
+partitioning (Jackson et al. 2005, IEEE Signal Processing Letters 12) finds the segments of constant mean with the least penalised cost, pruned
+as PELT does (Killick, Fearnhead and Eckley 2012, JASA 107). A sudden change is a segment of one link, a creeping one of several.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+from mlopt import record
+from mlopt.errors import UsageError
+
+NORMAL = NormalDist()
+CONFIDENCE = 0.95
+SMALLEST = 0.005
+"""Changes of less than half a percent are not called changes: more than the processes explain, less than anyone would act on."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """One verdict: the log ratio of times, candidate over baseline, with its standard deviation."""
+
+    name: str
+    at: str
+    machine: str
+    artifact: str
+    candidate: str
+    baseline: str
+    value: float
+    sd: float
+    verdict: str
+    file: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """Where the latency changed: links `first` to `last` of the chain together by a factor `ratio`, with its 95% interval."""
+
+    first: int
+    last: int
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The links of one artifact on one machine, oldest first. `levels[0]` is 1, before the first link; `lows` and `highs` are 95% bounds. `gaps`:
+    links whose baseline is not the candidate of the one before: the chain goes on, and this is said."""
+
+    artifact: str
+    machine: str
+    links: tuple[Link, ...]
+    levels: tuple[float, ...]
+    lows: tuple[float, ...]
+    highs: tuple[float, ...]
+    changes: tuple[Change, ...]
+    gaps: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For `mlopt history --json`."""
+        points = [vars(link) | {"level": level, "low": low, "high": high} for link, level, low, high in
+                  zip(self.links, self.levels[1:], self.lows[1:], self.highs[1:], strict=True)]  # fmt: skip
+        return {"artifact": self.artifact, "machine": self.machine, "points": points, "gaps": list(self.gaps),
+                "changes": [vars(change) for change in self.changes]}  # fmt: skip
+
+
+def read_links(paths: Sequence[Path]) -> list[Link]:
+    """Every latency that was judged, in files and below directories, oldest first. Raises `UsageError` when there is none, or one was written by
+    a newer mlopt."""
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(file for file in path.rglob("*.json") if _is_verdict(file))
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise UsageError(f"{path} is not there", "give directories or files that mlopt gate -o wrote")
+    links = [link for file in dict.fromkeys(files) for link in _links_of(file, record.read(file))]
+    if not links:
+        shown = ", ".join(map(str, paths))
+        raise UsageError(f"no verdict on latency in {shown}", "keep what the gate writes: mlopt gate NEW --baseline OLD -o history/COMMIT")
+    return sorted(links, key=lambda link: (link.at, link.file))
+
+
+def _is_verdict(file: Path) -> bool:
+    """Whether a JSON file is a gate's; directories hold others. What claims to be one is read strictly."""
+    try:
+        return '"verdict"' in file.read_text(errors="replace")[:2000]
+    except OSError:
+        return False
+
+
+def _links_of(file: Path, data: dict[str, Any]) -> list[Link]:
+    try:
+        if data.get("kind") != "interleaved":
+            return []
+        shas = {side: [a["sha256"] for a in data[side]["artifacts"]] for side in ("candidate", "baseline")}
+        names = {side: [a["name"] for a in data[side]["artifacts"]] for side in ("candidate", "baseline")}
+        out = []
+        for row in data["rows"]:
+            ratio = row["ratio"]
+            if row["metric"] != "latency" or not ratio or row["verdict"] in ("INVALID", "ANOMALOUS"):
+                continue
+            at = names["candidate"].index(row["artifact"]) if row["artifact"] in names["candidate"] else 0
+            out.append(
+                Link(
+                    name=(data.get("commit") or file.parent.name)[:12],
+                    at=data.get("created") or "",
+                    machine=record.machine_of(data["environment"]),
+                    artifact=f"{row['artifact']}, batch {row['batch']}",
+                    candidate=shas["candidate"][at],
+                    baseline=shas["baseline"][min(at, len(shas["baseline"]) - 1)],
+                    value=math.log(ratio["estimate"]),
+                    sd=_sd(ratio),
+                    verdict=row["verdict"],
+                    file=str(file),
+                )
+            )
+        return out
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UsageError(f"{file} is not a verdict of mlopt gate: {error}", "leave it out") from error
+
+
+def _sd(ratio: dict[str, Any]) -> float:
+    """Standard deviation of the log ratio, from the width of its interval."""
+    low, high = max(ratio["low"], 1e-9), min(ratio["high"], 1e9)
+    quantile = NORMAL.inv_cdf(0.5 + min(ratio["confidence"], 1 - 1e-9) / 2) if ratio["confidence"] > 0 else 1.0
+    return max(1e-4, (math.log(high) - math.log(low)) / 2 / max(quantile, 0.1))
+
+
+def chains(links: Sequence[Link]) -> list[Chain]:
+    """One chain for each artifact on each machine: figures of two machines are never joined."""
+    groups: dict[tuple[str, str], list[Link]] = {}
+    for link in links:
+        groups.setdefault((link.artifact, link.machine), []).append(link)
+    return [chain(artifact, machine, group) for (artifact, machine), group in groups.items()]
+
+
+def chain(artifact: str, machine: str, links: Sequence[Link]) -> Chain:
+    """Levels, bounds and changes of links in their order."""
+    levels, variance, value = [0.0], [0.0], 0.0
+    for link in links:
+        value += link.value
+        levels.append(value)
+        variance.append(variance[-1] + link.sd**2)
+    z = NORMAL.inv_cdf(0.5 + CONFIDENCE / 2)
+    bounds = [(math.exp(v - z * math.sqrt(s)), math.exp(v + z * math.sqrt(s))) for v, s in zip(levels, variance, strict=True)]
+    gaps = tuple(i for i in range(1, len(links)) if links[i].baseline not in (links[i - 1].candidate, links[i - 1].baseline))
+    lows, highs = tuple(low for low, _ in bounds), tuple(high for _, high in bounds)
+    found = changes([link.value for link in links], [link.sd for link in links])
+    return Chain(artifact, machine, tuple(links), tuple(math.exp(v) for v in levels), lows, highs, tuple(found), gaps)
+
+
+def changes(values: Sequence[float], sds: Sequence[float]) -> list[Change]:
+    """Segments of links whose mean is not zero: optimal partitioning with a penalty of 3 log n a segment (two ends and a mean); what lies
+    between segments is held to be zero."""
+    n = len(values)
+    if n == 0:
+        return []
+    penalty = 3 * math.log(max(n, 3))
+    weight = [1 / sd**2 for sd in sds]
+    terms = zip(weight, (w * x for w, x in zip(weight, values, strict=True)), (w * x * x for w, x in zip(weight, values, strict=True)), strict=True)
+    w_sum, wx_sum, wxx_sum = (list(accumulate(column, initial=0.0)) for column in zip(*terms, strict=True))
+
+    def cost(first: int, last: int) -> float:
+        """Of links first..last-1 about their weighted mean."""
+        wx = wx_sum[last] - wx_sum[first]
+        return wxx_sum[last] - wxx_sum[first] - wx * wx / (w_sum[last] - w_sum[first])
+
+    best, previous = [0.0], [(0, False)]
+    candidates = [0]
+    for end in range(1, n + 1):
+        quiet = best[end - 1] + weight[end - 1] * values[end - 1] ** 2  # this link belongs to no change
+        options = [(best[start] + cost(start, end) + penalty, start) for start in candidates]
+        value, start = min(options)
+        best.append(min(quiet, value))
+        previous.append((end - 1, False) if quiet <= value else (start, True))
+        candidates = [s for (total, s) in options if total - penalty <= best[end]] + [end]  # PELT's pruning
+    found, end = [], n
+    z = NORMAL.inv_cdf(0.5 + CONFIDENCE / 2)
+    while end > 0:
+        start, moved = previous[end]
+        if moved:
+            total, sd = sum(values[start:end]), math.sqrt(sum(s**2 for s in sds[start:end]))
+            if abs(total) >= SMALLEST:
+                found.append(Change(start, end - 1, math.exp(total), math.exp(total - z * sd), math.exp(total + z * sd)))
+        end = start
+    return found[::-1]
+
+
+def load(paths: Sequence[Path]) -> list[Chain]:
+    """`mlopt history`: the chains in these files and directories. Raises `UsageError`."""
+    return chains(read_links(paths))
