@@ -23,6 +23,7 @@ from mlopt.errors import UsageError
 
 NORMAL = NormalDist()
 CONFIDENCE = 0.95
+FALSE_ALARMS = 0.05
 SMALLEST = 0.005
 """Changes of less than half a percent are not called changes: more than the processes explain, less than anyone would act on."""
 
@@ -164,12 +165,12 @@ def chain(artifact: str, machine: str, links: Sequence[Link]) -> Chain:
 
 
 def changes(values: Sequence[float], sds: Sequence[float]) -> list[Change]:
-    """Segments of links whose mean is not zero: optimal partitioning with a penalty of 3 log n a segment (two ends and a mean); what lies
-    between segments is held to be zero."""
+    """Segments of links whose mean is not zero; what lies between them is held to be zero. The penalty of a segment is what the most remarkable of all
+    windows of a quiet history exceeds in one history of twenty (Bonferroni)."""
     n = len(values)
     if n == 0:
         return []
-    penalty = 3 * math.log(max(n, 3))
+    penalty = NORMAL.inv_cdf(1 - FALSE_ALARMS / (n * (n + 1))) ** 2
     weight = [1 / sd**2 for sd in sds]
     terms = zip(weight, (w * x for w, x in zip(weight, values, strict=True)), (w * x * x for w, x in zip(weight, values, strict=True)), strict=True)
     w_sum, wx_sum, wxx_sum = (list(accumulate(column, initial=0.0)) for column in zip(*terms, strict=True))

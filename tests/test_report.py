@@ -11,7 +11,8 @@ import pytest
 
 from mlopt import record
 from mlopt.errors import UsageError
-from mlopt.report.document import duration, number, size, summarise
+from mlopt.report.document import ENVIRONMENT, WHY, summarise
+from mlopt.report.words import duration, number, size
 from mlopt.report.write import render_html, render_markdown, write_reports
 from tests.conftest import CHROMIUM, browse
 
@@ -81,12 +82,12 @@ def test_headlines_in_their_order() -> None:
 
 
 def test_every_budget_is_shown_as_realised() -> None:
-    facts = dict(summarise(example()).facts)
+    facts = summarise(example()).facts(ENVIRONMENT)
     assert facts["What remains"] == "50.0% of the MACs, 75.0% of the parameters, 75.0% of the bytes, 50.0% of the channels"
 
 
 def test_what_is_smaller_but_not_faster_is_named_with_a_reason() -> None:
-    why = summarise(example()).why
+    why = summarise(example()).lines(WHY)
     assert any(line.startswith("eager compressed is not faster") for line in why)
     assert not any(line.startswith("model.onnx is not faster") for line in why)
 

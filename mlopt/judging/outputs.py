@@ -23,6 +23,8 @@ from mlopt.runtimes.remote import Worker
 from mlopt.training.objectives import score
 
 CHUNK = 64
+FIRST_ANSWER_S = 120.0
+"""A gate is waited for: an artifact that has not answered by then hangs."""
 MAX_SAMPLES, MAX_BYTES = 10_000, 256 * 2**20
 
 
@@ -64,7 +66,7 @@ def _run(entry: Entry, inputs: Arrays, chunk: int, on: Conditions) -> list[NDArr
     artifact = entry.artifact
     with Worker(entry.name, artifact.format, artifact.path, threads=on.threads, device=on.device, precision=artifact.precision,
                 trust=entry.trust) as worker:  # fmt: skip
-        return [output for output in worker.run(inputs, chunk) if output.dtype.kind == "f"]
+        return [output for output in worker.run(inputs, chunk, FIRST_ANSWER_S) if output.dtype.kind == "f"]
 
 
 def check(baseline: Entry, candidate: Entry, shape: Shape, part: Part | None, on: Conditions) -> Answers:

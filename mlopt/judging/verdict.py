@@ -12,8 +12,9 @@ Word = Literal["PASS", "FAIL", "INCONCLUSIVE", "ANOMALOUS", "INCOMPARABLE", "INV
 
 EXIT_CODES: dict[str, int] = {"PASS": 0, "FAIL": 1, "ANOMALOUS": 1, "INVALID": 1, "INCONCLUSIVE": 5, "INCOMPARABLE": 6}
 
-WORST_FIRST: tuple[Word, ...] = ("INVALID", "FAIL", "ANOMALOUS", "INCOMPARABLE", "INCONCLUSIVE", "PASS")
-"""Which verdict of many is that of the whole. Wrong outputs say more than a slow call; a sure no says more than a doubt."""
+WORST_FIRST: tuple[Word, ...] = ("INVALID", "ANOMALOUS", "FAIL", "INCOMPARABLE", "INCONCLUSIVE", "PASS")
+"""Which verdict of many is that of the whole. Wrong outputs say more than a slow call; a loss that cannot be real says more than its
+size; a sure no says more than a doubt."""
 
 SCHEMA_VERSION = 1
 

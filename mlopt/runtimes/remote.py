@@ -109,11 +109,11 @@ class Worker:
         self.send(message)
         return self.receive(timeout_s)
 
-    def run(self, inputs: Arrays, chunk: int | None = None) -> list[NDArray[Any]]:
+    def run(self, inputs: Arrays, chunk: int | None = None, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[NDArray[Any]]:
         """The outputs for these inputs; `chunk`: at most so many samples a call, outputs joined along the first dimension."""
         place = Path(self._scratch.name)
         write_sets(place / "in.npz", [inputs])
-        self.ask({"op": "run", "inputs": str(place / "in.npz"), "outputs": str(place / "out.npz"), "chunk": chunk})
+        self.ask({"op": "run", "inputs": str(place / "in.npz"), "outputs": str(place / "out.npz"), "chunk": chunk}, timeout_s)
         with np.load(place / "out.npz") as archive:
             return [archive[f"arr_{i}"] for i in range(len(archive.files))]
 
