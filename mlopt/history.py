@@ -165,8 +165,8 @@ def chain(artifact: str, machine: str, links: Sequence[Link]) -> Chain:
 
 
 def changes(values: Sequence[float], sds: Sequence[float]) -> list[Change]:
-    """Segments of links whose mean is not zero; what lies between them is held to be zero. The penalty of a segment is what the most remarkable of all
-    windows of a quiet history exceeds in one history of twenty (Bonferroni)."""
+    """Segments of links whose mean is not zero; what lies between them is held to be zero. The penalty of a segment is what the most
+    remarkable of all windows of a quiet history exceeds in one history of twenty (Bonferroni)."""
     n = len(values)
     if n == 0:
         return []
@@ -178,7 +178,7 @@ def changes(values: Sequence[float], sds: Sequence[float]) -> list[Change]:
     def cost(first: int, last: int) -> float:
         """Of links first..last-1 about their weighted mean."""
         wx = wx_sum[last] - wx_sum[first]
-        return wxx_sum[last] - wxx_sum[first] - wx * wx / (w_sum[last] - w_sum[first])
+        return float(wxx_sum[last] - wxx_sum[first] - wx * wx / (w_sum[last] - w_sum[first]))
 
     best, previous = [0.0], [(0, False)]
     candidates = [0]

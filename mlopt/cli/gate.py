@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +100,6 @@ def policy_of(options: dict[str, Any]) -> Any:
 
 def show(data: dict[str, Any], out: Path | None, screen: Screen) -> int:
     """Print the verdict, write the reports, return the exit code."""
-    from rich.table import Table
-
     from mlopt.report.verdict_words import columns, headline, table_row
     from mlopt.report.write import write_gate
 
@@ -112,12 +109,7 @@ def show(data: dict[str, Any], out: Path | None, screen: Screen) -> int:
         screen.json(data)
         return int(data["exit_code"])
     if data["rows"]:
-        table = Table(box=None, pad_edge=False)
-        for index, column in enumerate(columns()):
-            table.add_column(column, justify="right" if 2 <= index <= 4 else "left", no_wrap=index != len(columns()) - 1, overflow="fold")
-        for row in data["rows"]:
-            table.add_row(*table_row(row))
-        screen.out.print(table)
+        screen.table(columns(), [table_row(row) for row in data["rows"]], left=2)
         screen.out.print()
     for line in (*data["notes"], headline(data)):
         screen.out.print(line, markup=False, soft_wrap=True)
@@ -128,10 +120,10 @@ def show(data: dict[str, Any], out: Path | None, screen: Screen) -> int:
 
 def _self_test(options: dict[str, Any], screen: Screen) -> int:
     """Rates of this machine, as a table."""
-    from rich.table import Table
-
     from mlopt.judging.selftest import self_test
     from mlopt.measuring.environment import fingerprint
+    from mlopt.record import write_json
+    from mlopt.report.words import duration
 
     try:
         rows = self_test(options["budget"] or SELF_TEST_S, screen.say)
@@ -139,18 +131,21 @@ def _self_test(options: dict[str, Any], screen: Screen) -> int:
         screen.done()
     result = {"schema_version": 1, "environment": fingerprint(), "self_test": rows}
     if options["out"] is not None:
-        options["out"].mkdir(parents=True, exist_ok=True)
-        (options["out"] / "self-test.json").write_text(json.dumps(result, indent=1) + "\n")
+        write_json(options["out"] / "self-test.json", result)
     if screen.as_json:
         screen.json(result)
         return 0
-    table = Table(box=None, pad_edge=False)
-    for index, column in enumerate(("truth", "profile", "right verdict", "comparisons", "right", "wrong", "inconclusive", "median time")):
-        table.add_column(column, justify="left" if index < 3 else "right")
-    for row in rows:
-        counts = [str(row[key]) for key in ("trials", "right", "wrong", "inconclusive")]
-        table.add_row(row["name"], row["profile"], row["want"], *counts, f"{row['median_s']:.1f} s")
-    screen.out.print(table)
+    shown = [
+        (
+            row["name"],
+            row["profile"],
+            row["want"],
+            *(str(row[key]) for key in ("trials", "right", "wrong", "inconclusive")),
+            duration(row["median_s"]),
+        )
+        for row in rows
+    ]
+    screen.table(("truth", "profile", "right verdict", "comparisons", "right", "wrong", "inconclusive", "median time"), shown, left=3)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import random
 import tempfile
@@ -125,25 +126,28 @@ def networks() -> Iterator[dict[str, tuple[Artifact, Shape]]]:
 
 
 def self_test(budget_s: float, say: Callable[[str], None] = lambda line: None, seed: int = 0) -> list[dict[str, Any]]:
-    """Trials of all rows in turn, on both networks, until the time is over: {name, profile, want, trials, right, wrong, inconclusive, median_s}
-    for each row. `wrong` is FAIL for the same file, PASS for a slower one. At least one trial of each row and network."""
-    tally: list[dict[str, Any]] = [
-        {"name": row.name, "profile": row.profile, "want": row.want, "right": 0, "wrong": 0, "inconclusive": 0, "seconds": []} for row in ROWS
-    ]
-    draw, begin, done = random.Random(seed), time.monotonic(), 0
+    """Trials of all rows in turn, on both networks, until the time is over.
+
+    {name, profile, want, trials, right, wrong, inconclusive, median_s, longest_s} for each row. `wrong`: FAIL for the same file, PASS for a slower one.
+    """
+    tally: list[dict[str, Any]] = [{"name": row.name, "profile": row.profile, "want": row.want} for row in ROWS]
+    for found in tally:
+        found.update(right=0, wrong=0, inconclusive=0, seconds=[])
+    draw, begin = random.Random(seed), time.monotonic()
     with networks() as made:
-        while True:
-            for row, found in zip(ROWS, tally, strict=True):
-                for artifact, shape in made.values():
-                    verdict, duet = trial(row, artifact, shape, draw.randrange(1 << 30))
-                    found["right" if verdict == row.want else "inconclusive" if verdict == "INCONCLUSIVE" else "wrong"] += 1
-                    found["seconds"].append(duet.seconds)
-                    done += 1
-                    say(f"{done} comparisons, {time.monotonic() - begin:.0f} of {budget_s:.0f} s ...")
-                if time.monotonic() - begin >= budget_s and all(found["seconds"] for found in tally):
-                    return [_summary(found) for found in tally]
+        turns = itertools.cycle((row, found, *net) for row, found in zip(ROWS, tally, strict=True) for net in made.values())
+        for done, (row, found, artifact, shape) in enumerate(turns, 1):
+            verdict, duet = trial(row, artifact, shape, draw.randrange(1 << 30))
+            found["right" if verdict == row.want else "inconclusive" if verdict == "INCONCLUSIVE" else "wrong"] += 1
+            found["seconds"].append(duet.seconds)
+            passed = time.monotonic() - begin
+            say(f"{done} comparisons, {passed:.0f} of {budget_s:.0f} s ...")
+            if passed >= budget_s:
+                break
+    return [_summary(found) for found in tally]
 
 
 def _summary(found: dict[str, Any]) -> dict[str, Any]:
     seconds = found.pop("seconds")
-    return {**found, "trials": len(seconds), "median_s": float(np.median(seconds)), "longest_s": max(seconds)}
+    times = {"median_s": float(np.median(seconds)), "longest_s": max(seconds)} if seconds else {"median_s": None, "longest_s": None}
+    return {**found, "trials": len(seconds), **times}

@@ -225,7 +225,9 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         facts.append(("What remains", shares))
     if record["bench"]:
         rounds = {row["rounds"] for row in record["bench"]}
-        facts.append(("Measured", f"{min(rounds)} to {max(rounds)} interleaved rounds, {record['bench'][0]['threads']} thread(s), 95% intervals"))
+        sets = record["bench"][0].get("epochs", 1)
+        how = f"{min(rounds)} to {max(rounds)} interleaved rounds, {sets} set(s) of fresh processes, {record['bench'][0]['threads']} thread(s)"
+        facts.append(("Measured", f"{how}, 95% intervals"))
     if seconds:
         facts.append(
             ("Run time", f"{seconds['total']:.1f} s: training {seconds['training']:.1f}, export {seconds['export']:.1f}, "

@@ -38,16 +38,15 @@ class Worker:
     """
 
     def __init__(self, name: str, format: Format, path: Path, *, threads: int = 1, device: str = "cpu", precision: str = "fp32",
-                 trust: Any = None, pin: bool = False, cuda_graph: bool = False, slowdown: Slowdown | None = None,
-                 python: str = sys.executable) -> None:  # fmt: skip
-        """`slowdown`: a delay around every timed call, by which the gate is tested. `python`: the interpreter, for an environment of its own."""
+                 trust: Any = None, pin: bool = False, cuda_graph: bool = False, slowdown: Slowdown | None = None) -> None:  # fmt: skip
+        """`slowdown`: a delay around every timed call, by which the gate is tested."""
         self.name = name
         self.info: dict[str, Any] = {}
         self._scratch = tempfile.TemporaryDirectory(prefix="mlopt-worker-")
         self._log = (Path(self._scratch.name) / "log").open("w+")
         environment = {**os.environ, "PYTHONPATH": importable(), "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         self._process = subprocess.Popen(
-            [python, "-m", "mlopt.runtimes.worker"],
+            [sys.executable, "-m", "mlopt.runtimes.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
