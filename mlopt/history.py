@@ -136,7 +136,7 @@ def _links_of(file: Path, data: dict[str, Any]) -> list[Link]:
 
 def _sd(ratio: dict[str, Any]) -> float:
     """Standard deviation of the log ratio, from the width of its interval."""
-    low, high = max(ratio["low"], 1e-9), min(ratio["high"], 1e9)
+    low, high = max(ratio["low"], 1e-9), ratio["high"] or 1e9
     quantile = NORMAL.inv_cdf(0.5 + min(ratio["confidence"], 1 - 1e-9) / 2) if ratio["confidence"] > 0 else 1.0
     return max(1e-4, (math.log(high) - math.log(low)) / 2 / max(quantile, 0.1))
 

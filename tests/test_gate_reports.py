@@ -215,7 +215,7 @@ def test_ci_recipes_store_the_baseline_and_judge(shop: Path, tmp_path: Path) -> 
 
 
 def test_the_policy_in_recipes_is_read(cli: Cli) -> None:
-    policy = policies.load(ROOT / "recipes" / "gate.yaml")
+    policy = policies.load(ROOT / "recipes" / "ci" / "gate.yaml")
     assert policy == policies.build(Policy(), {"latency.floor_s": 2e-5})
     assert json.loads(cli("schema", "gate").stdout)["title"] == "Policy"
 

@@ -106,6 +106,7 @@ def test_the_first_calls_of_a_block_are_dropped() -> None:
 @pytest.mark.parametrize(("per_call", "kept", "dropped"), [(1e-3, 20, 2), (0.4e-3, 50, 4), (1e-6, 2000, 4), (1.0, LEAST_CALLS, 1)])
 def test_blocks_have_one_length_in_time(per_call: float, kept: int, dropped: int) -> None:
     assert calls_of(per_call) == (kept, dropped)
+    assert calls_of(per_call, flush=True)[0] <= 10
 
 
 def test_warm_up_ends_when_times_settle_and_says_when_they_do_not() -> None:

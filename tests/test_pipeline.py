@@ -103,7 +103,7 @@ def test_the_report_says_first_what_matters(finished: Path) -> None:
     text = (finished / "report.md").read_text()
     assert text.index("Smaller:") < text.index("Faster:") < text.index("Cost:") < text.index("## Artifacts") < text.index("## Environment")
     page = (finished / "report.html").read_text()
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4  # size, latency, accuracy, and how the time fell
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
     assert "https://" not in page
 

@@ -128,7 +128,7 @@ def networks() -> Iterator[dict[str, tuple[Artifact, Shape]]]:
 def self_test(budget_s: float, say: Callable[[str], None] = lambda line: None, seed: int = 0) -> list[dict[str, Any]]:
     """Trials of all rows in turn, on both networks, until the time is over.
 
-    {name, profile, want, trials, right, wrong, inconclusive, median_s, longest_s} for each row. `wrong`: FAIL for the same file, PASS for a slower one.
+    Each row: {name, profile, want, trials, right, wrong, inconclusive, median_s, longest_s}. `wrong`: FAIL for the same file, PASS for a slower one.
     """
     tally: list[dict[str, Any]] = [{"name": row.name, "profile": row.profile, "want": row.want} for row in ROWS]
     for found in tally:

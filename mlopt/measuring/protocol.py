@@ -21,6 +21,8 @@ from mlopt.errors import MloptError
 
 BLOCK_S = 0.02
 LEAST_CALLS, MOST_CALLS = 3, 2000
+MOST_FLUSHED = 10
+"""Writing over the caches takes far longer than a short call: blocks are kept short by number then."""
 DROPPED_S = 0.002
 """A block starts on caches that another process has used: its first calls are not those of a server at work."""
 LEAST_DROPPED, MOST_DROPPED = 1, 4
@@ -87,12 +89,12 @@ class Warm:
     settled: bool
 
 
-def warm_up(worker: Timed, clock: Callable[[], float] = time.perf_counter) -> Warm:
+def warm_up(worker: Timed, clock: Callable[[], float] = time.perf_counter, flush: bool = False) -> Warm:
     """Call until the low percentiles of three successive blocks agree within 2%, or for three seconds."""
     begin = clock()
     levels = [_level(worker.block(1))]
     while True:
-        levels.append(_level(worker.block(calls_of(levels[-1])[0])))
+        levels.append(_level(worker.block(calls_of(levels[-1], flush)[0])))
         last = levels[-LEAST_WARM_BLOCKS:]
         settled = len(levels) > LEAST_WARM_BLOCKS and max(last) <= min(last) * (1 + SETTLED)
         spent = clock() - begin
@@ -104,10 +106,10 @@ def _level(seconds: list[float]) -> float:
     return float(np.percentile(seconds, LOW_PERCENT))
 
 
-def calls_of(per_call_s: float) -> tuple[int, int]:
+def calls_of(per_call_s: float, flush: bool = False) -> tuple[int, int]:
     """(calls kept, calls dropped before them) in a block of an artifact that takes so long for a call."""
     each = max(per_call_s, 1e-7)
-    kept = max(LEAST_CALLS, min(MOST_CALLS, round(BLOCK_S / each)))
+    kept = max(LEAST_CALLS, min(MOST_FLUSHED if flush else MOST_CALLS, round(BLOCK_S / each)))
     return kept, max(LEAST_DROPPED, min(MOST_DROPPED, round(DROPPED_S / each)))
 
 
@@ -141,8 +143,8 @@ def run_epoch(
 
     def start(index: int) -> None:
         ready = alive[index].prepare(inputs, conditions.copies, conditions.flush)
-        warm = warm_up(alive[index], clock)
-        calls[index] = calls_of(warm.per_call_s)
+        warm = warm_up(alive[index], clock, conditions.flush)
+        calls[index] = calls_of(warm.per_call_s, conditions.flush)
         epoch.blocks[index] = []
         epoch.info[index] = {**alive[index].info, **ready, "warmup_s": warm.spent_s, "settled": warm.settled}
 

@@ -100,13 +100,12 @@ def measure(
     `sessions`: also the throughput of so many processes at once, at the first shape.
     """
     with Sampler(entries, shapes, conditions, seed) as sampler:
-        epochs = sampler.collect(budget_s)
-        operators = sampler.profiles() if profile else {}
+        epochs = sampler.collect(budget_s, profile)
         together = sampler.throughput(sessions, SERVE_S) if sessions > 1 or conditions.device == "cuda" else {}
     names = [entry.name for entry in entries]
     out: list[dict[str, Any]] = []
     for number, (shape, column) in enumerate(zip(shapes, epochs, strict=True)):
-        out += bench_rows(names, shape.batch, column, conditions, parents, operators if number == 0 else None)
+        out += bench_rows(names, shape.batch, column, conditions, parents, sampler.operators if number == 0 else None)
     for row in out:
         if row["batch"] == shapes[0].batch and names.index(row["artifact"]) in together:
             row["concurrent"] = together[names.index(row["artifact"])]

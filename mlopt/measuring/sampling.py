@@ -27,8 +27,10 @@ EPOCH_S = 0.8
 """Processes are renewed this often: where memory happens to lie makes one process of the same file faster than another, by up to 2%."""
 START_SHARE = 0.5
 """An epoch samples for at least this share of what its start cost, so that heavy runtimes do not spend a budget on starting."""
-LEAST_ROUNDS = 3
+LEAST_ROUNDS, LEAST_COLLECTED = 3, 8
+"""Below eight rounds a 95% interval of a single set of processes would be little more than their range."""
 MOST_EPOCHS, COLLECT_START_SHARE = 10, 2.0
+PROFILED_CALLS = 5
 ROTATED_BYTES, MOST_SETS = 4 * 2**20, 16
 
 
@@ -66,6 +68,8 @@ class Sampler:
         self._gpu = Gpu.open() if conditions.device == "cuda" else None
         self.lost: dict[int, MloptError] = {}
         """Entries that could not be loaded or died: they are not started again."""
+        self.operators: dict[int, list[dict[str, Any]]] = {}
+        """Profiles, once `collect` was asked for them: rows of `Runtime.profile`, by entry."""
 
     def __enter__(self) -> Sampler:
         scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="mlopt-inputs-")))
@@ -103,8 +107,15 @@ class Sampler:
                     self.lost[index] = error
             yield ready
 
-    def epoch(self, seconds: Callable[[float], float] | float = EPOCH_S, side_by_side: bool = True) -> list[Epoch]:
-        """One set of fresh processes: an `Epoch` for each shape. `seconds` of sampling for each, or how many, given what the start took."""
+    def epoch(
+        self,
+        seconds: Callable[[float], float] | float = EPOCH_S,
+        side_by_side: bool = True,
+        rounds: int = LEAST_ROUNDS,
+        after: Callable[[dict[int, Any]], None] = lambda workers: None,
+    ) -> list[Epoch]:
+        """One set of fresh processes: an `Epoch` for each shape. `seconds` of sampling for each, or how many, given what the start took; `rounds` at
+        least. `after` is given the workers before they end."""
         out = []
         began, load, card = time.perf_counter(), load_now(), self._gpu.read() if self._gpu else None
         with self.started(side_by_side) as workers:
@@ -114,9 +125,10 @@ class Sampler:
                 able = {i: w for i, w in workers.items() if i not in self.lost and fixed_batch(self.entries[i].artifact) in (None, shape.batch)}
                 epoch = Epoch()
                 if 0 in able:
-                    epoch = run_epoch(able, inputs, self.conditions, length, LEAST_ROUNDS, self._shuffle)
+                    epoch = run_epoch(able, inputs, self.conditions, length, rounds, self._shuffle)
                     self.lost |= epoch.failed
                 out.append(epoch)
+            after(workers)
         passed = load_between(load, load_now())
         if self._gpu is not None:
             passed["gpu"] = between(card, self._gpu.read())
@@ -124,10 +136,11 @@ class Sampler:
             epoch.load, epoch.seconds = passed, (time.perf_counter() - began) / len(out)
         return out
 
-    def collect(self, budget_s: float) -> list[list[Epoch]]:
+    def collect(self, budget_s: float, profile: bool = False) -> list[list[Epoch]]:
         """Epochs until about `budget_s` seconds of every shape were sampled, starts not counted: for figures, not for verdicts.
 
-        The first set of processes loads one after the other, for the cold start.
+        The first set of processes loads one after the other, for the cold start. `profile`: the last set is asked for its `operators` when its timing
+        is done.
         """
         wanted = 1
 
@@ -137,20 +150,21 @@ class Sampler:
                 wanted = max(1, min(MOST_EPOCHS, round(budget_s / max(EPOCH_S * len(self.entries) / 2, COLLECT_START_SHARE * start_s))))
             return budget_s / wanted
 
+        def after(workers: dict[int, Any]) -> None:
+            if profile and len(out) + 1 >= wanted:
+                self._read_profiles(workers)
+
         out: list[list[Epoch]] = []
         while len(out) < wanted:
-            out.append(self.epoch(length, side_by_side=bool(out)))
+            out.append(self.epoch(length, side_by_side=bool(out), rounds=LEAST_COLLECTED, after=after))
         return [list(column) for column in zip(*out, strict=True)]
 
-    def profiles(self, calls: int = 5) -> dict[int, list[dict[str, Any]]]:
-        """The operators of every entry that can run the first shape, in processes of their own: timing with a profiler on is another thing."""
-        out: dict[int, list[dict[str, Any]]] = {}
-        with self.started() as workers:
-            for index, worker in workers.items():
-                if fixed_batch(self.entries[index].artifact) in (None, self.shapes[0].batch):
-                    with contextlib.suppress(MloptError):  # a profile explains; without it there is one explanation less
-                        out[index] = worker.profile(self._inputs[0], calls)
-        return out
+    def _read_profiles(self, workers: dict[int, Any]) -> None:
+        """The operators of every entry that can run the first shape. Timing with a profiler on is another thing than timing."""
+        for index, worker in workers.items():
+            if index not in self.lost and fixed_batch(self.entries[index].artifact) in (None, self.shapes[0].batch):
+                with contextlib.suppress(MloptError):  # a profile explains; without it there is one explanation less
+                    self.operators[index] = worker.profile(self._inputs[0], PROFILED_CALLS)
 
     def throughput(self, sessions: int, seconds: float) -> dict[int, dict[str, Any]]:
         """Each entry with so many processes of it at work at once, on the first shape: {sessions, throughput_per_s, joules_per_sample}, the last

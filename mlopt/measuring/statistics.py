@@ -35,11 +35,12 @@ class Ratio:
     confidence: float
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain values; an upper bound that is not known is None, since JSON has no infinity."""
+        return {**asdict(self), "high": self.high if math.isfinite(self.high) else None}
 
     def inverse(self) -> Ratio:
         """The same the other way round: from the ratio of times to the speed-up."""
-        return Ratio(1 / self.estimate, 1 / self.high, 1 / self.low, self.confidence)
+        return Ratio(1 / self.estimate, 1 / self.high, 1 / self.low if self.low else math.inf, self.confidence)
 
 
 def level(seconds: Floats, percent: float | None) -> float:
@@ -127,15 +128,16 @@ class Interval:
     high: float
 
 
-def interval(groups: Sequence[Floats], quantile: float, least_sd: float = PROCESS_SD) -> Interval:
+def interval(groups: Sequence[Floats], quantile: float, least_sd: float = PROCESS_SD, or_range: bool = False) -> Interval:
     """The centre of all rounds, and its bounds at a one-sided normal `quantile` (2.33 for 1%).
 
     The distance of a Wilcoxon bound from the centre, times the square root of the inflation, is combined in quadrature with the share of the
-    processes: quantile * process_sd / sqrt(groups).
+    processes: quantile * process_sd / sqrt(groups). With too few rounds for the quantile it is infinite, or, with `or_range`, takes the whole
+    range of the averages in place of Wilcoxon's bounds.
     """
     pooled = np.concatenate(groups)
     centre, low, high = hodges_lehmann(pooled, 2 * NORMAL.cdf(quantile) - 1)
-    if _no_rank_interval(len(pooled), quantile):
+    if not or_range and _no_rank_interval(len(pooled), quantile):
         return Interval(centre, -math.inf, math.inf)
     stretch = math.sqrt(inflation(groups))
     shared = quantile * process_sd(groups, least_sd) / math.sqrt(len(groups))
@@ -150,9 +152,8 @@ def _no_rank_interval(n: int, quantile: float) -> bool:
 def ratio_of(groups: Sequence[Floats], confidence: float = 0.95) -> Ratio:
     """The ratio of times, candidate over baseline, with its two-sided interval. A fixed number of rounds: for looking again and again there
     is `sequential`."""
-    found = interval(groups, NORMAL.inv_cdf(0.5 + confidence / 2))
-    low, high = (math.exp(value) if math.isfinite(value) else (0.0 if value < 0 else math.inf) for value in (found.low, found.high))
-    return Ratio(math.exp(found.centre), low, high, confidence)
+    found = interval(groups, NORMAL.inv_cdf(0.5 + confidence / 2), or_range=True)
+    return Ratio(math.exp(found.centre), math.exp(found.low), math.exp(found.high), confidence)
 
 
 def percentile(samples_s: Sequence[float] | Floats, percent: float) -> float | None:

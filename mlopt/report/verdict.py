@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mlopt.report.blocks import Block, Code, Distributions, Document, Drawings, Facts, Judged, Lines, Ratios, Shape, Table
@@ -39,7 +40,7 @@ def _ratios(data: Data) -> list[Ratios]:
             row_title(row),
             row["ratio"]["estimate"] - 1,
             row["ratio"]["low"] - 1,
-            row["ratio"]["high"] - 1,
+            math.inf if row["ratio"]["high"] is None else row["ratio"]["high"] - 1,
             -row["tolerance"] if row["metric"] == "throughput" else row["tolerance"],
             row["verdict"],
             change_of(row),

@@ -43,7 +43,7 @@ def change(row: Data) -> str:
         return "-"
     if ratio["low"] == ratio["high"]:
         return percent(ratio["estimate"] - 1)
-    high = percent(ratio["high"] - 1) if ratio["high"] < 1e6 else "?"
+    high = percent(ratio["high"] - 1) if ratio["high"] is not None else "?"
     return f"{percent(ratio['estimate'] - 1)} ({percent(ratio['low'] - 1)} to {high})"
 
 
