@@ -103,7 +103,9 @@ def test_the_first_calls_of_a_block_are_dropped() -> None:
     assert max(block.max() for block in epoch.blocks[0]) == 5e-3
 
 
-@pytest.mark.parametrize(("per_call", "kept", "dropped"), [(1e-3, 20, 2), (0.4e-3, 50, 4), (1e-6, 2000, 4), (1.0, LEAST_CALLS, 1)])
+@pytest.mark.parametrize(
+    ("per_call", "kept", "dropped"), [(1e-3, 20, 2), (0.4e-3, 50, 4), (1e-6, 2000, 4), (0.03, LEAST_CALLS, 1), (0.06, 2, 0), (1.0, 1, 0)]
+)
 def test_blocks_have_one_length_in_time(per_call: float, kept: int, dropped: int) -> None:
     assert calls_of(per_call) == (kept, dropped)
     assert calls_of(per_call, flush=True)[0] <= 10
@@ -343,7 +345,7 @@ def test_an_artifact_that_cannot_be_loaded_is_lost_and_the_baseline_raises(small
     with Sampler([Entry("a", artifact), Entry("junk", junk)], [shape], Conditions()) as sampler:
         sampler.epoch(0.1)
         assert "cannot load" in sampler.lost[1].message
-        duet = run_duet(sampler, [Question("latency", limit=0.02)], 5.0, 0.01)
+        duet = run_duet(sampler, [[Question("latency", limit=0.02)]], 5.0, 0.01)
         assert duet.error is not None
     with Sampler([Entry("junk", junk), Entry("a", artifact)], [shape], Conditions()) as sampler, pytest.raises(PassFailed, match="cannot load"):
         sampler.epoch(0.1)
@@ -355,7 +357,7 @@ def test_a_duet_stops_as_soon_as_it_is_sure(small: tuple[Artifact, Shape]) -> No
     kept: list[Epoch] = []
     with Sampler(entries, [shape], Conditions()) as sampler:
         questions = [Question("latency", limit=0.025), Question("tail", 95.0, 0.1, guard=True)]
-        duet = run_duet(sampler, questions, 30.0, 0.01, 2, lambda epochs: kept.extend(epochs))
+        duet = run_duet(sampler, [questions], 30.0, 0.01, 2, lambda epochs: kept.extend(epochs))
     assert duet.outcomes[0].verdict == "FAIL"
     assert 2 <= len(kept) <= 8
     assert kept == duet.epochs[0]

@@ -102,9 +102,13 @@ def show(data: dict[str, Any], out: Path | None, screen: Screen) -> int:
     """Print the verdict, write the reports, return the exit code."""
     from mlopt.report.verdict_words import columns, headline, table_row
     from mlopt.report.write import write_gate
+    from mlopt.store import explain_os_error
 
     if out is not None:
-        write_gate(out, data)
+        try:
+            write_gate(out, data)
+        except OSError as error:
+            raise explain_os_error(error, out) from error
     if screen.as_json:
         screen.json(data)
         return int(data["exit_code"])

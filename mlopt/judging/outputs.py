@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlopt.artifact import Artifact
 from mlopt.context import fixed_batch
 from mlopt.data import Part
-from mlopt.errors import DataError, MloptError
+from mlopt.errors import BackendMissing, DataError, MloptError
 from mlopt.judging.policy import Parity
 from mlopt.judging.verdict import Row, Word
 from mlopt.measuring.protocol import Conditions
@@ -75,6 +75,8 @@ def check(baseline: Entry, candidate: Entry, shape: Shape, part: Part | None, on
     try:
         wanted = _run(baseline, inputs, chunk, on)
     except MloptError as error:
+        if error.exit_code == BackendMissing.exit_code:
+            raise
         raise BaselineFailed(error) from error
     got = _run(candidate, inputs, chunk, on)
     if [array.shape for array in wanted] != [array.shape for array in got]:

@@ -60,6 +60,8 @@ def _open(row: Row, outcome: Outcome, failed: bool) -> Row:
         return replace(row, verdict="PASS", note=f"not sure: no loss past {row.tolerance:.0%} was seen, and none is excluded")
     if failed:
         return replace(row, note="not pursued: another metric had failed")
+    if not math.isfinite(outcome.found.low):
+        return replace(row, note=f"too few samples to tell anything: --budget {math.ceil(4 * outcome.seconds)}")
     if outcome.longer_s is None:
         return replace(row, note="the ratio lies so near the tolerance that more time would not tell")
     return replace(row, note=f"about {outcome.longer_s:.0f} s more would tell: --budget {math.ceil(outcome.seconds + 1.5 * outcome.longer_s)}")
@@ -111,7 +113,7 @@ def drawn(new: Side, old: Side, shape: Shape, epochs: list[Epoch], conditions: C
     }
 
 
-def throttled(duet: Duet) -> tuple[Word, str] | None:
+def throttled(duet: Duet) -> list[tuple[Word, str]]:
     """A GPU that slowed itself down measured itself, not the artifact."""
     reasons = {reason for column in duet.epochs for epoch in column for reason in (epoch.load.get("gpu") or {}).get("throttled", [])}
-    return ("INVALID", f"the GPU was throttled while it was timed: {', '.join(sorted(reasons))}") if reasons else None
+    return [("INVALID", f"the GPU was throttled while it was timed: {', '.join(sorted(reasons))}")] if reasons else []

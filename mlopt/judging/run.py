@@ -13,10 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mlopt.artifact import Artifact
 from mlopt.context import RunContext, fixed_batch
 from mlopt.data import NO_DATA, DataSet, Part, load_data
-from mlopt.errors import MloptError, UsageError
+from mlopt.errors import BackendMissing, MloptError, UsageError
 from mlopt.judging.outputs import Answers, BaselineFailed, WrongOutputs, check, parity_rows
 from mlopt.judging.policy import Policy, effective, log_limit
 from mlopt.judging.rows import drawn, memory_row, sampled_row, still_rows, throttled, typical
@@ -27,7 +29,7 @@ from mlopt.measuring.environment import fingerprint
 from mlopt.measuring.protocol import Conditions
 from mlopt.measuring.rows import bench_rows
 from mlopt.measuring.run import most_fixed, same_signature, timed_shape
-from mlopt.measuring.samples import SampleFile
+from mlopt.measuring.samples import SampleFile, forget_samples
 from mlopt.measuring.sampling import Entry, Sampler, Shape
 from mlopt.measuring.statistics import Ratio
 from mlopt.model.inputs import parse_spec
@@ -36,6 +38,7 @@ from mlopt.record import differences_between
 
 STORED_S = 5.0
 Say = Callable[[str], None]
+Reason = tuple[Word, str]
 
 
 class Gate:
@@ -53,6 +56,10 @@ class Gate:
 
     def judge(self, candidate: str, baseline: str, only: str | None = None) -> Verdict:
         """The verdict. Raises `UsageError` for what cannot be compared at all: nothing there, other inputs, no labels."""
+        if self._policy.device == "cuda" and not torch.cuda.is_available():
+            raise UsageError("--device cuda was asked for, and PyTorch finds no GPU here", "leave --device out")
+        if self._out is not None:
+            forget_samples(self._out)
         with tempfile.TemporaryDirectory(prefix="mlopt-gate-") as scratch:
             left = resolve(candidate, self._trust, self._given, Path(scratch))
             right = resolve(baseline, self._trust, self._given, Path(scratch), candidate)
@@ -63,16 +70,16 @@ class Gate:
             part = self._evaluation(pairs)
             families = max(1, len(pairs) * len(self._policy.batch) * max(1, len(self._questions())))
             rows: list[Row] = []
-            reason: tuple[Word, str] | None = None
+            reasons: list[Reason] = []
             kinds = set()
             for number, (new, old) in enumerate(pairs, 1):
                 self._say(f"[{number}/{len(pairs)}] {new.label} against {old.label} ...")
                 made, why, kind = self._pair(new, old, part, families)
-                rows, reason = rows + made, reason or why
+                rows, reasons = rows + made, reasons + why
                 kinds.add(kind)
         about = self._about(candidate, baseline, [new for new, _ in pairs], [old for _, old in pairs])
         found = [*left.notes, *(note for note in right.notes if note not in left.notes), *notes]
-        return Verdict("stored" if "stored" in kinds else "interleaved", rows, found, about, self._comparisons, reason)
+        return Verdict("stored" if "stored" in kinds else "interleaved", rows, found, about, self._comparisons, reasons)
 
     def save_baseline(self, model: str, path: Path) -> list[str]:
         """Measure a model alone and write the manifest that makes it a baseline; returns the names in it."""
@@ -120,7 +127,7 @@ class Gate:
             raise UsageError("accuracy is judged, but there are no labels to measure it with", "give --data, or leave accuracy out of the policy")
         return part
 
-    def _pair(self, new: Side, old: Side, part: Part | None, families: int) -> tuple[list[Row], tuple[Word, str] | None, str]:
+    def _pair(self, new: Side, old: Side, part: Part | None, families: int) -> tuple[list[Row], list[Reason], str]:
         """Rows of one candidate and its baseline, a verdict that belongs to no row, and how the baseline was there."""
         if old.artifact is None:
             return *self._against_numbers(new, old, old.missing), "stored"
@@ -142,11 +149,13 @@ class Gate:
         except BaselineFailed as failed:
             if old.stored is not None:
                 return *self._against_numbers(new, old, failed.error.message), "stored"
-            return [], ("INCOMPARABLE", f"the baseline cannot be run: {failed.error.message}"), "interleaved"
+            return [], [("INCOMPARABLE", f"the baseline cannot be run: {failed.error.message}")], "interleaved"
         except WrongOutputs as wrong:
-            return [], ("INVALID", f"{new.label}: {wrong}"), "interleaved"
+            return [], [("INVALID", f"{new.label}: {wrong}")], "interleaved"
         except MloptError as error:
-            return [], ("INVALID", f"{new.label} cannot be run: {error.message}"), "interleaved"
+            if error.exit_code == BackendMissing.exit_code:
+                raise
+            return [], [("INVALID", f"{new.label} cannot be run: {error.message}")], "interleaved"
         return *self._timed(new, old, entries, shapes, answers, families), "interleaved"
 
     def _with_batch(self, batch: int) -> Gate:
@@ -157,24 +166,24 @@ class Gate:
 
     def _timed(
         self, new: Side, old: Side, entries: list[Entry], shapes: list[Shape], answers: Answers, families: int
-    ) -> tuple[list[Row], tuple[Word, str] | None]:
+    ) -> tuple[list[Row], list[Reason]]:
         policy = self._policy
         rows = parity_rows(answers.parity, policy.parity, new.label) + still_rows(new, old, answers, policy)
         if any(row.verdict == "INVALID" for row in rows):
-            return rows, None
+            return rows, []
         try:
             with ExitStack() as stack:
                 keep = stack.enter_context(SampleFile(self._out, new.label)) if self._out is not None else None
                 sampler = stack.enter_context(Sampler(entries, shapes, self._conditions, self._seed))
-                rough = _rough(sampler, policy) if _floors(policy) else None
+                questions = [self._questions(rough) for rough in _rough(sampler, policy)]
                 budget = policy.budget_s * len(shapes)
-                duet = run_duet(sampler, self._questions(rough), budget, 1 - policy.confidence, families, keep or (lambda epochs: None))
+                duet = run_duet(sampler, questions, budget, 1 - policy.confidence, families, keep or (lambda epochs: None))
         except MloptError as error:
-            if isinstance(error, UsageError):
+            if isinstance(error, UsageError) or error.exit_code == BackendMissing.exit_code:
                 raise
-            return rows, ("INCOMPARABLE", f"the baseline stopped while it was timed: {error.message}")
+            return rows, [("INCOMPARABLE", f"the baseline stopped while it was timed: {error.message}")]
         if duet.error is not None:
-            return rows, ("INVALID", f"{new.label} stopped while it was timed: {duet.error.message}")
+            return rows, [("INVALID", f"{new.label} stopped while it was timed: {duet.error.message}")]
         rows += [sampled_row(o, new.label, shapes[o.shape].batch, duet, policy.anomaly) for o in duet.outcomes]
         if policy.memory is not None:
             rows.append(memory_row(new.label, duet, policy.memory))
@@ -193,12 +202,13 @@ class Gate:
             epochs = sampler.collect(STORED_S)
         return [row for shape, column in zip(shapes, epochs, strict=True) for row in bench_rows([side.label], shape.batch, column, self._conditions)]
 
-    def _against_numbers(self, new: Side, old: Side, why: str) -> tuple[list[Row], tuple[Word, str] | None]:
+    def _against_numbers(self, new: Side, old: Side, why: str) -> tuple[list[Row], list[Reason]]:
         """Only numbers are left of the baseline: they can say FAIL past a wide limit on the same machine, else INCOMPARABLE, and never PASS."""
         stored = old.stored or {"environment": {}, "numbers": []}
         other = differences_between(stored["environment"], fingerprint())
         if other:
-            return [], ("INCOMPARABLE", f"{old.label} cannot be run here ({why}), and its numbers are from another machine: {'; '.join(other[:3])}")
+            told = f"{old.label} cannot be run here ({why}), and its numbers are from another machine: {'; '.join(other[:3])}"
+            return [], [("INCOMPARABLE", told)]
         rows = []
         for now in self._alone(new):
             same = ("batch", "threads", "device", "copies")
@@ -210,7 +220,7 @@ class Gate:
             note = f"stored numbers; {why}" if word == "FAIL" else f"stored numbers cannot say PASS; {why}"
             rows.append(Row("latency", new.label, "s", was["p10_s"], now["p10_s"], self._policy.stored_limit, word, now["batch"],
                             Ratio(ratio, ratio, ratio, 0.0), STORED_S, note))  # fmt: skip
-        return rows, None if rows else ("INCOMPARABLE", f"{old.label} cannot be run here ({why}), and it left no numbers that fit")
+        return rows, [] if rows else [("INCOMPARABLE", f"{old.label} cannot be run here ({why}), and it left no numbers that fit")]
 
     def _about(self, candidate: str, baseline: str, new: list[Side], old: list[Side]) -> dict[str, Any]:
         return {
@@ -232,14 +242,13 @@ def _unique(sides: list[Side]) -> list[Side]:
     return out
 
 
-def _floors(policy: Policy) -> bool:
-    return any(part is not None and part.floor_s > 0 for part in (policy.latency, policy.tail))
-
-
-def _rough(sampler: Sampler, policy: Policy) -> dict[float, float]:
-    """Seconds of the baseline at the percentiles that have floors, from one epoch that is not used for the verdict."""
-    epochs = sampler.epoch()
-    return {part.percentile: typical(epochs[:1], 0, part.percentile) for part in (policy.latency, policy.tail) if part is not None}
+def _rough(sampler: Sampler, policy: Policy) -> list[dict[float, float]]:
+    """Seconds of the baseline at the percentiles that have floors, for each shape, from one epoch that no verdict rests on."""
+    parts = [part for part in (policy.latency, policy.tail) if part is not None and part.floor_s > 0]
+    epochs = sampler.epoch() if parts else []
+    if not epochs:
+        return [{} for _ in sampler.shapes]
+    return [{part.percentile: typical([epoch], 0, part.percentile) for part in parts} for epoch in epochs]
 
 
 def commit() -> str | None:

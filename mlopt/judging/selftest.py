@@ -113,7 +113,7 @@ def trial(row: Row, artifact: Artifact, shape: Shape, seed: int) -> tuple[str, D
     profile = PROFILES[row.profile]
     candidate = Entry("candidate", artifact, slowdown=row.slowdown if row.slowdown != Slowdown() else None)
     with Sampler([Entry("baseline", artifact), candidate], [shape], Conditions(), seed) as sampler:
-        duet = run_duet(sampler, profile.questions(), profile.budget_s, ALPHA, families=2)
+        duet = run_duet(sampler, [profile.questions()], profile.budget_s, ALPHA, families=2)
     verdicts = {outcome.question.metric: outcome.verdict for outcome in duet.outcomes}
     return "FAIL" if "FAIL" in verdicts.values() else verdicts["latency"], duet
 

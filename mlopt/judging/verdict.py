@@ -54,13 +54,18 @@ class Verdict:
     notes: list[str] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
     comparisons: list[dict[str, Any]] = field(default_factory=list)
-    reason: tuple[Word, str] | None = None
-    """A verdict that belongs to no row: a crash, a baseline of another machine."""
+    reasons: list[tuple[Word, str]] = field(default_factory=list)
+    """Verdicts that belong to no row: a crash, a baseline of another machine."""
 
     @property
     def verdict(self) -> Word:
         """Of the whole."""
-        return worst([*(row.verdict for row in self.rows), *([self.reason[0]] if self.reason else [])])
+        return worst([*(row.verdict for row in self.rows), *(word for word, _ in self.reasons)])
+
+    @property
+    def reason(self) -> str | None:
+        """Why the verdict is what it is, where that is no row's doing."""
+        return "; ".join(why for word, why in self.reasons if word == self.verdict) or None
 
     @property
     def exit_code(self) -> int:
@@ -74,7 +79,7 @@ class Verdict:
             "verdict": self.verdict,
             "kind": self.kind,
             "exit_code": self.exit_code,
-            "reason": self.reason[1] if self.reason else None,
+            "reason": self.reason,
             **self.about,
             "rows": [row.to_json() for row in self.rows],
             "notes": self.notes,

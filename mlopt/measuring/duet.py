@@ -55,21 +55,21 @@ class Duet:
 
 def run_duet(
     sampler: Sampler,
-    questions: list[Question],
+    questions: list[list[Question]],
     budget_s: float,
     alpha: float,
     families: int = 1,
     keep: Callable[[list[Epoch]], None] = lambda epochs: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Duet:
-    """Sample epoch after epoch (entry 0 the baseline, entry 1 the candidate) and look after each.
+    """Sample epoch after epoch (entry 0 the baseline, entry 1 the candidate) and look after each. `questions`: those of each shape.
 
     `alpha`: the chance of a wrong verdict, per side, with the truth on the limit; the FAIL side is divided by `families`, the number of questions
     in the whole gate (Bonferroni), since one wrong FAIL fails it. PASS needs no division: all must pass (intersection-union, Berger 1982,
     Technometrics 24). `keep` is given every epoch as it comes. Raises what the baseline raises.
     """
     begin = clock()
-    cells = [(shape, question) for shape in range(len(sampler.shapes)) for question in questions]
+    cells = [(shape, question) for shape, asked in enumerate(questions) for question in asked]
     tests = [SequentialTest(question.limit, alpha / families, alpha) for _, question in cells]
     looks: list[Look | None] = [None] * len(cells)
     decided_s = [0.0] * len(cells)

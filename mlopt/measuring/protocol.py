@@ -21,6 +21,8 @@ from mlopt.errors import MloptError
 
 BLOCK_S = 0.02
 LEAST_CALLS, MOST_CALLS = 3, 2000
+SLOW_S = 0.05
+"""Calls longer than this re-warm their own caches, and a budget holds too few of them to drop any."""
 MOST_FLUSHED = 10
 """Writing over the caches takes far longer than a short call: blocks are kept short by number then."""
 DROPPED_S = 0.002
@@ -109,6 +111,8 @@ def _level(seconds: list[float]) -> float:
 def calls_of(per_call_s: float, flush: bool = False) -> tuple[int, int]:
     """(calls kept, calls dropped before them) in a block of an artifact that takes so long for a call."""
     each = max(per_call_s, 1e-7)
+    if each >= SLOW_S:
+        return (2 if each < 4 * SLOW_S else 1), 0
     kept = max(LEAST_CALLS, min(MOST_FLUSHED if flush else MOST_CALLS, round(BLOCK_S / each)))
     return kept, max(LEAST_DROPPED, min(MOST_DROPPED, round(DROPPED_S / each)))
 

@@ -15,6 +15,14 @@ from mlopt.store import explain_os_error
 FILE = "samples.jsonl"
 
 
+def forget_samples(directory: Path) -> None:
+    """Remove what an earlier run left: its samples are not this one's."""
+    try:
+        (directory / FILE).unlink(missing_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, directory) from error
+
+
 class SampleFile:
     """Every call that is timed, one line an epoch: {"artifact", "shape", "blocks": {"0": nanoseconds of each block, "1": ...}, "info", "load"}.
 
