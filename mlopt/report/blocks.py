@@ -104,12 +104,17 @@ Drawing = Bars | Ratios | Distributions | Waterfall | Line
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a heading. `numbers`: all columns but the first `left` are figures, and stand to the right."""
+    """Rows under a heading. All columns but the first `left` and the last `words` are figures, and stand to the right."""
 
     heading: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     left: int = 1
+    words: int = 0
+
+    def is_figure(self, column: int) -> bool:
+        """Whether a column, counted from 0, holds figures."""
+        return self.left <= column < len(self.columns) - self.words
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def _ratios(chart: Ratios) -> str:
     for index, row in enumerate(chart.rows):
         top = index * ROW + 18
         reach = 1.15 * max(abs(v) for v in (row.limit * 1.6, row.value, _finite(row.low, row), _finite(row.high, row), 1e-9))
-        parts += [f'<text x="0" y="{top - 4}">{_short(f"{row.label}: {row.text}", 52)}</text>', *_interval(row, reach, top + BAR / 2)]
+        parts += [f'<text x="0" y="{top - 4}">{_short(row.label, 36)}: {escape(row.text)}</text>', *_interval(row, reach, top + BAR / 2)]
     return "".join([*parts, "</svg>"])
 
 

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from mlopt.report.blocks import Block, Code, Distributions, Document, Drawings, Facts, Judged, Lines, Ratios, Shape, Table
-from mlopt.report.verdict_words import change as change_of
 from mlopt.report.verdict_words import columns, headline, limit, row_title, table_row
 from mlopt.report.words import duration, size
 
@@ -22,7 +21,7 @@ def verdict_document(data: Data) -> Document:
 
     title = f"mlopt gate: {data['candidate']['given']} against {data['baseline']['given']}"
     blocks: list[Block] = [
-        Table("Judged", columns(), tuple(table_row(row) for row in data["rows"]), left=2),
+        Table("Judged", columns(), tuple(table_row(row) for row in data["rows"]), left=2, words=1),
         Drawings("", (*_ratios(data), *_distributions(data))),
         Lines("Notes", tuple(data["notes"])),
         Lines("How far to trust this", tuple(_doubts(data))),
@@ -43,7 +42,7 @@ def _ratios(data: Data) -> list[Ratios]:
             math.inf if row["ratio"]["high"] is None else row["ratio"]["high"] - 1,
             -row["tolerance"] if row["metric"] == "throughput" else row["tolerance"],
             row["verdict"],
-            change_of(row),
+            percent(row["ratio"]["estimate"] - 1),
         )
         for row in data["rows"]
         if row["ratio"] is not None

@@ -38,9 +38,9 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
-def _rows(columns: tuple[str, ...], rows: tuple[tuple[str, ...], ...], left: int = 1) -> list[str]:
-    rule = ["---" if i < left else "---:" for i in range(len(columns))]
-    return ["| " + " | ".join(map(_cell, line)) + " |" for line in (columns, tuple(rule), *rows)]
+def _rows(table: Table) -> list[str]:
+    rule = ["---:" if table.is_figure(i) else "---" for i in range(len(table.columns))]
+    return ["| " + " | ".join(map(_cell, line)) + " |" for line in (table.columns, tuple(rule), *table.rows)]
 
 
 def markdown(document: Document) -> str:
@@ -56,9 +56,9 @@ def _block(block: Block) -> list[str]:
     heading = ["", f"## {block.heading}", ""]
     match block:
         case Table():
-            return [*heading, *_rows(block.columns, block.rows, block.left)]
+            return [*heading, *_rows(block)]
         case Facts():
-            return [*heading, *_rows(("", ""), block.rows, left=2)]
+            return [*heading, *_rows(Table("", ("", ""), block.rows, left=2))]
         case Lines():
             return [*heading, *(f"- {_cell(line)}" for line in block.lines)]
         case Code():
