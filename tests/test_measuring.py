@@ -271,6 +271,20 @@ def test_what_nvml_says_and_what_it_does_not(monkeypatch: pytest.MonkeyPatch) ->
     assert gpu.between(None, second) is None
 
 
+def test_a_gpu_is_read_around_every_epoch(small: tuple[Artifact, Shape], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device is scripted, the sessions run on the CPU: what it said is in the rows, and its energy is shared among the samples."""
+    artifact, shape = small
+    with Sampler([Entry("a", artifact)], [shape], Conditions()) as sampler:
+        sampler._gpu = gpu.Gpu(FakeNvml(), 0)
+        epochs = [sampler.epoch(0.1)[0] for _ in range(2)]
+        together = sampler.throughput(1, 0.2)
+    (row,) = bench_rows(["a"], 1, epochs, Conditions())
+    assert row["gpu"]["throttled"] == ["power cap"]
+    assert row["gpu"]["sm_mhz"] == 1980
+    assert 0 < row["load"]["busy"] <= 1
+    assert together[0]["joules_per_sample"] > 0
+
+
 def test_load_is_read_where_the_system_says_it() -> None:
     before = load_now()
     _ = sum(range(3_000_000))

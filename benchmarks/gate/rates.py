@@ -1,9 +1,11 @@
 """False alarms and power of the gate, real ONNX Runtime sessions, beside what people use instead on the same samples.
 
-    .venv/bin/python -m benchmarks.gate.rates [--trials 200] [--busy] [--rows A/A:strict,...]
+    .venv/bin/python -m benchmarks.gate.rates --beside nothing        # a quiet machine, an hour
+    .venv/bin/python -m benchmarks.gate.rates --beside busy           # benchmarks.gate.busy at work
+    .venv/bin/python -m benchmarks.gate.rates --beside gate           # two of these at once, each on a core of its own
 
 Trials of all rows take turns, so that a change of the machine's mood meets every row. Every finished trial is appended to
-`results/gate-rates-{alone,busy}.jsonl`; run again, it goes on where it stopped. `benchmarks.gate.summary` makes the tables.
+`results/gate-rates-BESIDE*.jsonl`; run again, it goes on where it stopped. `benchmarks.gate.summary` makes the tables.
 A file named `pause` beside the results holds it between two trials.
 """
 
@@ -11,9 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +27,7 @@ from benchmarks.common import RESULTS
 from mlopt.judging.selftest import ROWS, networks, trial
 from mlopt.measuring.duet import Duet, times_of, told
 
-AA_TRIALS = 300
+AA_SHARE = 1.5
 
 
 def about(duet: Duet) -> dict[str, Any]:
@@ -41,39 +45,47 @@ def about(duet: Duet) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def run(path: Path, trials: int) -> None:
     """Trials until every row has as many as it needs."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--trials", type=int, default=200, help="of each row; A/A rows get half as many again")
-    parser.add_argument("--busy", action="store_true", help="beside benchmarks.gate.busy")
-    arguments = parser.parse_args()
-    RESULTS.mkdir(exist_ok=True)
-    condition = "busy" if arguments.busy else "alone"
-    path = RESULTS / f"gate-rates-{condition}.jsonl"
     done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     count = {(row.name, row.profile): sum((t["row"], t["profile"]) == (row.name, row.profile) for t in done) for row in ROWS}
-    neighbour = subprocess.Popen([sys.executable, "-m", "benchmarks.gate.busy", "1e6"]) if arguments.busy else None
+    wanted = {row: round(trials * (AA_SHARE if row.want == "PASS" else 1)) for row in ROWS}
+    with networks() as made, path.open("a") as out:
+        while left := [row for row in ROWS if count[row.name, row.profile] < wanted[row]]:
+            for row in left:
+                while (RESULTS / "pause").exists():
+                    time.sleep(0.2)
+                number = count[row.name, row.profile]
+                name = list(made)[number % len(made)]
+                verdict, duet = trial(row, *made[name], seed=number)
+                answers = {o.question.metric: [o.verdict, *(round(v, 5) for v in (o.found.centre, o.found.low, o.found.high))] for o in duet.outcomes}
+                line = {"at": round(time.time(), 1), "row": row.name, "profile": row.profile, "network": name, "verdict": verdict}
+                line |= {"seconds": round(duet.seconds, 2), "epochs": len(duet.epochs[0]), "answers": answers, **about(duet)}
+                out.write(json.dumps(line) + "\n")
+                out.flush()
+                count[row.name, row.profile] += 1
+
+
+def main() -> None:
+    """Start the neighbours, and run."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--trials", type=int, default=200, help="of each row; A/A rows get half as many again")
+    parser.add_argument("--beside", choices=["nothing", "busy", "gate"], default="nothing")
+    parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    again = [sys.executable, "-m", "benchmarks.gate.rates", "--beside", "gate", "--trials", str(arguments.trials // 2), "--core"]
+    if arguments.beside == "gate" and arguments.core is None:
+        both = [subprocess.Popen([*again, str(core)]) for core in sorted(os.sched_getaffinity(0))[:2]]
+        for process in both:
+            process.wait()
+        return
+    if arguments.core is not None:
+        os.sched_setaffinity(0, {arguments.core})
+    neighbour = subprocess.Popen([sys.executable, "-m", "benchmarks.gate.busy", "1e6"]) if arguments.beside == "busy" else None
+    suffix = "" if arguments.core is None else f"-{arguments.core}"
     try:
-        with networks() as made, path.open("a") as out:
-            while True:
-                wanted = {row: round(arguments.trials * (1.5 if row.want == "PASS" else 1)) for row in ROWS}
-                left = [row for row in ROWS if count[row.name, row.profile] < wanted[row]]
-                if not left:
-                    break
-                for row in left:
-                    while (RESULTS / "pause").exists():
-                        time.sleep(0.2)
-                    number = count[row.name, row.profile]
-                    name = list(made)[number % len(made)]
-                    verdict, duet = trial(row, *made[name], seed=number)
-                    answers = {
-                        o.question.metric: [o.verdict, *(round(v, 5) for v in (o.found.centre, o.found.low, o.found.high))] for o in duet.outcomes
-                    }
-                    line = {"at": round(time.time(), 1), "row": row.name, "profile": row.profile, "network": name, "verdict": verdict}
-                    line |= {"seconds": round(duet.seconds, 2), "epochs": len(duet.epochs[0]), "answers": answers, **about(duet)}
-                    out.write(json.dumps(line) + "\n")
-                    out.flush()
-                    count[row.name, row.profile] += 1
+        run(RESULTS / f"gate-rates-{arguments.beside}{suffix}.jsonl", arguments.trials)
     finally:
         if neighbour is not None:
             neighbour.kill()

@@ -39,8 +39,8 @@ def stored(trials: list[Trial], everything: list[Trial], figure: str) -> float:
     """Share of trials that a stored figure of an earlier trial would have failed."""
     draw, fails = random.Random(0), []
     for trial in trials:
-        earlier = [t for t in everything if t["network"] == trial["network"] and t["number"] < trial["number"] - EARLIER[0]]
-        earlier = [t for t in earlier if t["number"] >= trial["number"] - EARLIER[1]]
+        back = range(trial["number"] - EARLIER[1], trial["number"] - EARLIER[0])
+        earlier = [t for t in everything if (t["network"], t["file"]) == (trial["network"], trial["file"]) and t["number"] in back]
         if earlier:
             fails.append(trial["candidate"][figure] > draw.choice(earlier)["baseline"][figure] * (1 + THRESHOLD))
     return float(np.mean(fails)) if fails else math.nan
@@ -53,10 +53,9 @@ def mann_whitney(trials: list[Trial]) -> float:
 
 def table(condition: str) -> list[dict[str, Any]]:
     """One row a kind of comparison."""
-    path = RESULTS / f"gate-rates-{condition}.jsonl"
-    if not path.exists():
-        return []
-    everything = [json.loads(line) | {"number": number} for number, line in enumerate(path.read_text().splitlines())]
+    everything = []
+    for path in sorted(RESULTS.glob(f"gate-rates-{condition}*.jsonl")):
+        everything += [json.loads(line) | {"number": number, "file": path.name} for number, line in enumerate(path.read_text().splitlines())]
     out = []
     for row in ROWS:
         trials = [t for t in everything if (t["row"], t["profile"]) == (row.name, row.profile)]
@@ -107,10 +106,10 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Print and keep the tables."""
-    result = {condition: table(condition) for condition in ("alone", "busy")}
+    result = {condition: table(condition) for condition in ("nothing", "busy", "gate")}
     for condition, rows in result.items():
         if rows:
-            print(f"\n{condition}\n\n{markdown(rows)}")
+            print(f"\nbeside {condition}\n\n{markdown(rows)}")
     (RESULTS / "gate-rates.json").write_text(json.dumps({"environment": fingerprint(), **result}, indent=1) + "\n")
 
 

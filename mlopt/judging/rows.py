@@ -14,7 +14,7 @@ from mlopt.judging.sides import Side
 from mlopt.judging.verdict import Row, Word, by_limit, by_values
 from mlopt.measuring.duet import Duet, Outcome, times_of, told
 from mlopt.measuring.protocol import Conditions, Epoch
-from mlopt.measuring.rows import bench_rows, histogram
+from mlopt.measuring.rows import bench_rows, gpu_of, histogram, load_of
 from mlopt.measuring.sampling import Shape
 from mlopt.measuring.statistics import Ratio
 
@@ -97,7 +97,6 @@ def drawn(new: Side, old: Side, shape: Shape, epochs: list[Epoch], conditions: C
     """What the report draws of a comparison."""
     low = [typical([epoch], 0, 10.0) for epoch in epochs if epoch.blocks.get(0)]
     drift = low[-1] / low[0] - 1 if len(low) > 1 else 0.0
-    loads = {key: [epoch.load[key] for epoch in epochs if epoch.load.get(key) is not None] for key in epochs[0].load}
     rows = bench_rows([f"baseline {old.label}", f"candidate {new.label}"], shape.batch, epochs, conditions)
     for row in rows:
         row.pop("operators", None)
@@ -107,7 +106,7 @@ def drawn(new: Side, old: Side, shape: Shape, epochs: list[Epoch], conditions: C
         "batch": shape.batch,
         "epochs": len(epochs),
         "drift": drift,
-        "load": {key: float(np.median(values)) if values and not isinstance(values[0], (dict, str)) else None for key, values in loads.items()},
+        "load": load_of(epochs),
         "histograms": [histogram(times_of(epochs, entry)) for entry in (0, 1)],
         "bench": rows,
     }
@@ -115,5 +114,5 @@ def drawn(new: Side, old: Side, shape: Shape, epochs: list[Epoch], conditions: C
 
 def throttled(duet: Duet) -> list[tuple[Word, str]]:
     """A GPU that slowed itself down measured itself, not the artifact."""
-    reasons = {reason for column in duet.epochs for epoch in column for reason in (epoch.load.get("gpu") or {}).get("throttled", [])}
-    return [("INVALID", f"the GPU was throttled while it was timed: {', '.join(sorted(reasons))}")] if reasons else []
+    card = gpu_of([epoch for column in duet.epochs for epoch in column])
+    return [("INVALID", f"the GPU was throttled while it was timed: {', '.join(card['throttled'])}")] if card and card["throttled"] else []

@@ -69,7 +69,8 @@ def bench_rows(
             "samples": len(times),
             "rounds": sum(epoch.rounds for epoch in epochs),
             "epochs": sum(index in epoch.blocks for epoch in epochs),
-            "load": {key: _median([epoch.load[key] for epoch in epochs if epoch.load.get(key) is not None]) for key in epochs[0].load},
+            "load": load_of(epochs),
+            "gpu": gpu_of(epochs),
             "histogram": histogram(times),
             "operators": profile[:SHOWN_OPERATORS],
             "speedup": None if index == 0 else {**speedup(epochs, index).to_json(), "against": names[0]},
@@ -78,6 +79,18 @@ def bench_rows(
             row["step"] = {**speedup(epochs, index, parent).to_json(), "against": names[parent]}
         out.append(row)
     return out
+
+
+def load_of(epochs: list[Epoch]) -> dict[str, float | None]:
+    """How busy the machine was: the median over epochs of what `load_between` says."""
+    keys = [key for key in epochs[0].load if key != "gpu"]
+    return {key: _median([epoch.load[key] for epoch in epochs if epoch.load.get(key) is not None]) for key in keys}
+
+
+def gpu_of(epochs: list[Epoch]) -> dict[str, Any] | None:
+    """The GPU as it was last read, with everything that throttled it; None without one."""
+    read = [epoch.load["gpu"] for epoch in epochs if epoch.load.get("gpu")]
+    return {**read[-1], "throttled": sorted({reason for one in read for reason in one["throttled"]})} if read else None
 
 
 SHOWN_OPERATORS = 12
