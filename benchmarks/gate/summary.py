@@ -7,11 +7,12 @@ Other methods, each given the calls that the gate took:
   5%; this is also the rule of pytest-benchmark's `--benchmark-compare-fail=mean:5%` (or `median:5%`, `min:5%`). The earlier trial is 20 to 60
   trials back, about a CI job apart.
 - Mann-Whitney: per call, p < 0.05 and the candidate's median the larger.
-Writes `results/gate-rates.json`.
+Writes `results/gate-rates.json`. Trials are kept as `results/gate-rates-*.jsonl.gz`.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import random
@@ -54,8 +55,9 @@ def mann_whitney(trials: list[Trial]) -> float:
 def table(condition: str) -> list[dict[str, Any]]:
     """One row a kind of comparison."""
     everything = []
-    for path in sorted(RESULTS.glob(f"gate-rates-{condition}*.jsonl")):
-        everything += [json.loads(line) | {"number": number, "file": path.name} for number, line in enumerate(path.read_text().splitlines())]
+    for path in sorted(RESULTS.glob(f"gate-rates-{condition}*.jsonl*")):
+        text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
+        everything += [json.loads(line) | {"number": number, "file": path.name} for number, line in enumerate(text.splitlines())]
     out = []
     for row in ROWS:
         trials = [t for t in everything if (t["row"], t["profile"]) == (row.name, row.profile)]
