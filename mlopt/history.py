@@ -107,14 +107,14 @@ def _links_of(file: Path, data: dict[str, Any]) -> list[Link]:
     try:
         if data.get("kind") != "interleaved":
             return []
-        shas = {side: [a["sha256"] for a in data[side]["artifacts"]] for side in ("candidate", "baseline")}
-        names = {side: [a["name"] for a in data[side]["artifacts"]] for side in ("candidate", "baseline")}
+        shas = {side: [a["sha256"] for a in data[side]["artifacts"]] for side in ("candidate", "baseline")}  # in the order of the pairs
+        names = [a["name"] for a in data["candidate"]["artifacts"]]
         out = []
         for row in data["rows"]:
             ratio = row["ratio"]
             if row["metric"] != "latency" or not ratio or row["verdict"] in ("INVALID", "ANOMALOUS"):
                 continue
-            at = names["candidate"].index(row["artifact"]) if row["artifact"] in names["candidate"] else 0
+            at = names.index(row["artifact"])
             out.append(
                 Link(
                     name=(data.get("commit") or file.parent.name)[:12],
@@ -122,7 +122,7 @@ def _links_of(file: Path, data: dict[str, Any]) -> list[Link]:
                     machine=record.machine_of(data["environment"]),
                     artifact=f"{row['artifact']}, batch {row['batch']}",
                     candidate=shas["candidate"][at],
-                    baseline=shas["baseline"][min(at, len(shas["baseline"]) - 1)],
+                    baseline=shas["baseline"][at],
                     value=math.log(ratio["estimate"]),
                     sd=_sd(ratio),
                     verdict=row["verdict"],

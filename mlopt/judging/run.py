@@ -223,23 +223,16 @@ class Gate:
         return rows, [] if rows else [("INCOMPARABLE", f"{old.label} cannot be run here ({why}), and it left no numbers that fit")]
 
     def _about(self, candidate: str, baseline: str, new: list[Side], old: list[Side]) -> dict[str, Any]:
+        """What stands beside the rows. Artifacts of both sides are in the order of the pairs."""
         return {
-            "candidate": {"given": candidate, "artifacts": [side.to_json() for side in _unique(new)]},
-            "baseline": {"given": baseline, "artifacts": [side.to_json() for side in _unique(old)]},
+            "candidate": {"given": candidate, "artifacts": [side.to_json() for side in new]},
+            "baseline": {"given": baseline, "artifacts": [side.to_json() for side in old]},
             "policy": self._policy.model_dump(mode="json"),
             "conditions": self._conditions.to_json(),
             "environment": fingerprint(),
             "created": _now(),
             "commit": commit(),
         }
-
-
-def _unique(sides: list[Side]) -> list[Side]:
-    out: list[Side] = []
-    for side in sides:
-        if side.sha256 not in {kept.sha256 for kept in out}:
-            out.append(side)
-    return out
 
 
 def _rough(sampler: Sampler, policy: Policy) -> list[dict[float, float]]:

@@ -99,10 +99,10 @@ def _doubts(data: Data) -> list[str]:
 
 def _facts(data: Data) -> list[tuple[str, str]]:
     environment, conditions = data["environment"], data["conditions"]
-    sides = [
-        (name.capitalize(), "; ".join(f"{a['name']} ({a['format'] or 'numbers only'}), SHA-256 {a['sha256'][:16]}" for a in data[name]["artifacts"]))
-        for name in ("candidate", "baseline")
-    ]
+    sides = []
+    for name in ("candidate", "baseline"):
+        shown = [f"{a['name']} ({a['format'] or 'numbers only'}), SHA-256 {a['sha256'][:16]}" for a in data[name]["artifacts"]]
+        sides.append((name.capitalize(), "; ".join(dict.fromkeys(shown))))
     how = f"{conditions['threads']} thread(s) on {conditions['device']}, copies {conditions['copies']} of the time"
     return [
         *sides,
