@@ -182,6 +182,20 @@ def test_cuda_is_not_quietly_replaced_by_the_cpu(tmp_path: Path) -> None:
         open_runtime(Format.ONNX, tmp_path / "exports" / "model.onnx", device="cuda")
 
 
+def test_a_runtime_on_another_device_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """AOTInductor packages of mlopt are for the CPU, whatever is asked for."""
+
+    class OnCpu:
+        name, device, provider = "aoti", "cpu", "torch"
+
+        def __init__(self, path: Path, threads: int) -> None: ...
+
+    monkeypatch.setattr("mlopt.runtimes.torch_runtimes.Aoti", OnCpu)
+    assert open_runtime(Format.AOTI, tmp_path / "m.pt2").device == "cpu"
+    with pytest.raises(UsageError, match="asked to run on cuda, and runs on cpu"):
+        open_runtime(Format.AOTI, tmp_path / "m.pt2", device="cuda")
+
+
 def test_tensorrt_refusals_carry_its_words(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     (tmp_path / "bad.onnx").write_bytes(b"junk")

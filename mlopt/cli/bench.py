@@ -22,7 +22,7 @@ from mlopt.cli.common import Screen, input_option, ints, output_options, parse_a
 @click.option("--flush", is_flag=True, help="Write over the caches before every call.")
 @click.option("--cuda-graph", is_flag=True, help="Capture the call once, and time its replay. With --copies out.")
 @click.option("--sessions", type=click.IntRange(min=1), default=1, show_default=True, help="Also the throughput of so many processes at once.")
-@click.option("--profile", is_flag=True, help="Also the slowest operators, and the precision they really run in.")
+@click.option("--profile", is_flag=True, help="Show the slowest operators, and the precision they really run in.")
 @click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows to this JSON file too: `--merge` reads it.")
 @click.option(
     "--bundle", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.zip", help="Pack artifacts, inputs and protocol; measure nothing."
@@ -57,17 +57,18 @@ def command(artifacts: tuple[str, ...], **options: Any) -> int:
     screen.say(f"measuring {len(artifacts)} artifacts ...")
     try:
         if len(artifacts) == 1 and bundling.is_packed(Path(artifacts[0])):
-            rows, failed = bundling.measure_packed(Path(artifacts[0]), trust, options["device"], options["profile"], options["sessions"])
+            asked = click.get_current_context().get_parameter_source("device") is not click.core.ParameterSource.DEFAULT
+            rows, failed = bundling.measure_packed(Path(artifacts[0]), trust, options["device"] if asked else None, options["sessions"])
         else:
             rows, failed = bench_files(
-                list(artifacts), trust, options["inputs"], options["batch"], options["budget"], conditions, options["profile"], options["sessions"]
+                list(artifacts), trust, options["inputs"], options["batch"], options["budget"], conditions, options["sessions"]
             )
     finally:
         screen.done()
-    return _show(rows, failed, options["out"], screen)
+    return _show(rows, failed, options["out"], options["profile"], screen)
 
 
-def _show(rows: list[dict[str, Any]], failed: list[Any], out: Path | None, screen: Screen) -> int:
+def _show(rows: list[dict[str, Any]], failed: list[Any], out: Path | None, profile: bool, screen: Screen) -> int:
     """Rows to the screen and to a file; what could not be measured is said, and sets the exit code."""
     from mlopt.cli.main import show_error
     from mlopt.measuring.environment import fingerprint
@@ -85,7 +86,7 @@ def _show(rows: list[dict[str, Any]], failed: list[Any], out: Path | None, scree
             if row.get("concurrent"):
                 together = row["concurrent"]
                 screen.out.print(f"{row['artifact']}: {together['throughput_per_s']:.1f} a second with {together['sessions']} sessions", markup=False)
-            if row["operators"]:
+            if profile and row["operators"]:
                 slowest = ", ".join(f"{op['name']} {duration(op['seconds'])}" for op in row["operators"][:3])
                 screen.out.print(
                     f"{row['artifact']}: runs in {row['precision'] or 'unknown precision'}; slowest: {slowest}", markup=False, soft_wrap=True

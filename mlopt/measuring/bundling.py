@@ -98,9 +98,7 @@ def is_packed(path: Path) -> bool:
         return False
 
 
-def measure_packed(
-    path: Path, trust: Trust, device: str | None = None, profile: bool = False, sessions: int = 1
-) -> tuple[list[dict[str, Any]], list[MloptError]]:
+def measure_packed(path: Path, trust: Trust, device: str | None = None, sessions: int = 1) -> tuple[list[dict[str, Any]], list[MloptError]]:
     """Rows as in `run.json` and the errors of what could not be measured. `device` replaces the one that it was packed for.
 
     Raises `ModelRefused` for a file that is broken, changed, or holds code that was not allowed; `UsageError` for one of a newer mlopt.
@@ -126,7 +124,7 @@ def measure_packed(
         except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
             raise ModelRefused(f"{path} is not a bundle of mlopt: {error}", "pack it again: mlopt bench ... --bundle") from error
         entries = [Entry(artifact.name, artifact, trust) for artifact in artifacts]
-        rows, lost = measure(entries, shapes, conditions, budget_s, profile=profile, sessions=sessions)
+        rows, lost = measure(entries, shapes, conditions, budget_s, sessions=sessions)
     return rows, list(lost.values())
 
 

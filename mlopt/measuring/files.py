@@ -50,7 +50,6 @@ def bench_files(
     batches: tuple[int, ...],
     budget_s: float,
     conditions: Conditions,
-    profile: bool = False,
     sessions: int = 1,
 ) -> tuple[list[dict[str, Any]], list[MloptError]]:
     """Rows as in `run.json`, and the errors of what could not be measured; the first model is the baseline. Raises as `bench_side_by_side`."""
@@ -58,4 +57,4 @@ def bench_files(
     with tempfile.TemporaryDirectory(prefix="mlopt-bench-") as scratch:
         artifacts = [as_artifact(text, trust.for_model(text), given, Path(scratch)) for text in models]
         run = RunContext(NO_DATA, None, trust, 0, conditions.device, 1, conditions.threads, artifacts[0])
-        return bench_side_by_side(artifacts, trust, batches, budget_s, conditions, run, profile, sessions)
+        return bench_side_by_side(artifacts, trust, batches, budget_s, conditions, run, sessions)

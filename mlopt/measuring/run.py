@@ -79,7 +79,7 @@ def bench_artifacts(
     shapes = [timed_shape(base, batch, run) for batch in batches]
     names = [entry.name for entry in entries]
     above = {names.index(child): names.index(parent) for child, parent in (parents or {}).items() if child in names and parent in names}
-    rows, lost = measure(entries, shapes, conditions, config.budget_s, run.seed, above, profile=True)
+    rows, lost = measure(entries, shapes, conditions, config.budget_s, run.seed, above)
     record["bench"] += rows
     record["not_measured"] += [f"{names[index]}: {error.message}" for index, error in lost.items()]
     record["bench_key"] = key
@@ -92,7 +92,6 @@ def measure(
     budget_s: float,
     seed: int = 0,
     parents: dict[int, int] | None = None,
-    profile: bool = False,
     sessions: int = 1,
 ) -> tuple[list[dict[str, Any]], dict[int, MloptError]]:
     """(rows of all shapes, errors of entries that could not be measured). Raises what the baseline raises.
@@ -100,7 +99,7 @@ def measure(
     `sessions`: also the throughput of so many processes at once, at the first shape.
     """
     with Sampler(entries, shapes, conditions, seed) as sampler:
-        epochs = sampler.collect(budget_s, profile)
+        epochs = sampler.collect(budget_s, profile=True)
         together = sampler.throughput(sessions, SERVE_S) if sessions > 1 or conditions.device == "cuda" else {}
     names = [entry.name for entry in entries]
     out: list[dict[str, Any]] = []
@@ -140,7 +139,6 @@ def bench_side_by_side(
     budget_s: float,
     conditions: Conditions,
     run: RunContext,
-    profile: bool = False,
     sessions: int = 1,
 ) -> tuple[list[dict[str, Any]], list[MloptError]]:
     """Rows of artifacts whose signatures must agree, interleaved, and what went wrong with those that have none. The first is the baseline.
@@ -154,7 +152,7 @@ def bench_side_by_side(
                 raise UsageError(f"{artifact.name}: its batch is fixed at {fixed_batch(artifact)}", f"measure with --batch {fixed_batch(artifact)}")
     entries = [Entry(artifact.name, artifact, trust.for_model(artifact.name)) for artifact in artifacts]
     shapes = [timed_shape(most_fixed(artifacts), batch, run) for batch in batches]
-    rows, lost = measure(entries, shapes, conditions, budget_s, run.seed, profile=profile, sessions=sessions)
+    rows, lost = measure(entries, shapes, conditions, budget_s, run.seed, sessions=sessions)
     return rows, list(lost.values())
 
 

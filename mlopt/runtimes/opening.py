@@ -15,8 +15,16 @@ def open_runtime(
 ) -> Runtime:
     """Load an artifact that mlopt made, or that the user trusts.
 
-    Raises `BackendMissing` when its runtime is not installed, `UsageError` for an engine.
+    Raises `BackendMissing` when its runtime is not installed, `UsageError` for an engine, and when it runs on another device than was asked for:
+    a figure of the CPU must not stand in the place of one of a GPU.
     """
+    runtime = _open(format, path, threads, device, precision, trust, cuda_graph)
+    if runtime.device != device:
+        raise UsageError(f"{path.name} was asked to run on {device}, and runs on {runtime.device}", f"measure it with --device {runtime.device}")
+    return runtime
+
+
+def _open(format: Format, path: Path, threads: int, device: str, precision: str, trust: Any, cuda_graph: bool) -> Runtime:
     if format is Format.MODULE:
         from mlopt.runtimes.torch_runtimes import Eager
 
