@@ -253,8 +253,7 @@ def bench(
                 artifacts.append(_written(f"{type(model).__name__} {number}", model, root, specs)[0])
             else:
                 artifacts.append(as_artifact(str(model), allowed.for_model(str(model)), specs, Path(scratch)))
-        run = RunContext(NO_DATA, None, allowed, 0, "cpu", 1, threads, artifacts[0])
-        rows, failed = bench_side_by_side(artifacts, allowed, tuple(batch), budget_s, Conditions(threads), run)
+        rows, failed = bench_side_by_side(artifacts, allowed, tuple(batch), budget_s, Conditions(threads))
         for error in failed:
             raise error
         return Comparison(rows)
@@ -277,10 +276,6 @@ def gate(
     where accuracy is judged. `out`: a directory for every sample. `artifact`: which one of a run directory. Returns
     `Verdict(verdict, kind, rows, ...)`, whose `exit_code` is that of `mlopt gate`. Raises `UsageError` for what cannot be compared.
     """
-    if isinstance(policy, policies.Policy):
-        rules = policy
-    else:
-        rules = policies.profile(str(policy)) if str(policy) in policies.PROFILES else policies.load(Path(policy))
     base = trust or Trust()
     own = {name for model in (candidate, baseline) if isinstance(model, nn.Module) for name in own_classes(model)}
     allowed = Trust(base.arch, base.arch_args, (*base.allow_class, *sorted(own)), base.trust_code)
@@ -295,5 +290,5 @@ def gate(
                 sides.append(str(root))
             else:
                 sides.append(str(model))
-        judge = Gate(rules, allowed, tuple(map(str, specs)), _data(data, specs), None if out is None else Path(out))
+        judge = Gate(policies.named(policy), allowed, tuple(map(str, specs)), _data(data, specs), None if out is None else Path(out))
         return judge.judge(sides[0], sides[1], artifact)

@@ -10,7 +10,6 @@ Loaded by pytest as soon as mlopt is installed; imports nothing heavy until a te
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -64,10 +63,7 @@ def _settings(mark: pytest.Mark) -> dict[str, Any]:
 def _policy(settings: dict[str, Any]) -> Any:
     from mlopt.judging import policy
 
-    given = settings.get("policy", "default")
-    if isinstance(given, policy.Policy):
-        return given
-    return policy.profile(given) if given in policy.PROFILES else policy.load(Path(given))
+    return policy.named(settings.get("policy", "default"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

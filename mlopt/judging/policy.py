@@ -146,6 +146,13 @@ def profile(name: str) -> Policy:
     return build(Policy(), PROFILES[name])
 
 
+def named(given: Policy | str | Path) -> Policy:
+    """A policy as it is, a profile by its name, or a file. Raises as `load`."""
+    if isinstance(given, Policy):
+        return given
+    return profile(str(given)) if str(given) in PROFILES else load(Path(given))
+
+
 def effective(tolerance: float, floor: float, baseline: float) -> float:
     """The tolerance as a share, not below what the floor is of the baseline's value (both in the same unit)."""
     return max(tolerance, floor / baseline) if baseline > 0 else tolerance

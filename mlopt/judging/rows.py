@@ -12,9 +12,9 @@ from mlopt.judging.outputs import Answers
 from mlopt.judging.policy import Anomaly, Memory, Policy, effective
 from mlopt.judging.sides import Side
 from mlopt.judging.verdict import Row, Word, by_limit, by_values
-from mlopt.measuring.duet import Duet, Outcome, times_of, told
+from mlopt.measuring.duet import Duet, Outcome, told
 from mlopt.measuring.protocol import Conditions, Epoch
-from mlopt.measuring.rows import bench_rows, gpu_of, histogram, load_of
+from mlopt.measuring.rows import bench_rows, gpu_of, load_of
 from mlopt.measuring.sampling import Shape
 from mlopt.measuring.statistics import Ratio
 
@@ -99,7 +99,7 @@ def drawn(new: Side, old: Side, shape: Shape, epochs: list[Epoch], conditions: C
     drift = low[-1] / low[0] - 1 if len(low) > 1 else 0.0
     rows = bench_rows([f"baseline {old.label}", f"candidate {new.label}"], shape.batch, epochs, conditions)
     for row in rows:
-        row.pop("operators", None)
+        row.pop("operators")
     return {
         "artifact": new.label,
         "against": old.label,
@@ -107,7 +107,7 @@ def drawn(new: Side, old: Side, shape: Shape, epochs: list[Epoch], conditions: C
         "epochs": len(epochs),
         "drift": drift,
         "load": load_of(epochs),
-        "histograms": [histogram(times_of(epochs, entry)) for entry in (0, 1)],
+        "histograms": [row.pop("histogram") for row in rows],
         "bench": rows,
     }
 

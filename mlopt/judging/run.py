@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from mlopt.artifact import Artifact
-from mlopt.context import RunContext, fixed_batch
-from mlopt.data import NO_DATA, DataSet, Part, load_data
+from mlopt.context import fixed_batch
+from mlopt.data import DataSet, Part, load_data
 from mlopt.errors import BackendMissing, MloptError, UsageError
 from mlopt.judging.outputs import Answers, BaselineFailed, WrongOutputs, check, parity_rows
 from mlopt.judging.policy import Policy, effective, log_limit
@@ -133,17 +133,16 @@ class Gate:
             return *self._against_numbers(new, old, old.missing), "stored"
         assert new.artifact is not None
         given = same_signature([old.artifact, new.artifact])
+        batches = self._policy.batch
         for artifact, side in zip(given, (old, new), strict=True):
-            for batch in self._policy.batch:
-                fixed = fixed_batch(artifact)
-                if fixed is not None and fixed != batch and self._policy.batch == (1,):
-                    return self._with_batch(fixed)._pair(new, old, part, families)
-                if fixed not in (None, batch):
-                    raise UsageError(f"{side.label}: its batch is fixed at {fixed}", f"judge it with --batch {fixed}")
+            fixed = fixed_batch(artifact)
+            if fixed is not None and self._policy.batch == (1,):
+                batches = (fixed,)  # none was asked for
+            elif fixed is not None and set(batches) != {fixed}:
+                raise UsageError(f"{side.label}: its batch is fixed at {fixed}", f"judge it with --batch {fixed}")
         entries = [Entry(f"{name} {side.label}", artifact, self._trust.for_model(artifact.name))
                    for name, side, artifact in zip(("baseline", "candidate"), (old, new), given, strict=True)]  # fmt: skip
-        run = RunContext(NO_DATA, None, self._trust, self._seed, self._conditions.device, 1, self._policy.threads, given[0])
-        shapes = [timed_shape(most_fixed(given), batch, run) for batch in self._policy.batch]
+        shapes = [timed_shape(most_fixed(given), batch) for batch in batches]
         try:
             answers = check(entries[0], entries[1], shapes[0], part, self._conditions)
         except BaselineFailed as failed:
@@ -157,12 +156,6 @@ class Gate:
                 raise
             return [], [("INVALID", f"{new.label} cannot be run: {error.message}")], "interleaved"
         return *self._timed(new, old, entries, shapes, answers, families), "interleaved"
-
-    def _with_batch(self, batch: int) -> Gate:
-        """The same gate for artifacts whose batch is fixed, where no batch was asked for."""
-        other = Gate(self._policy.model_copy(update={"batch": (batch,)}), self._trust, (), self._data, self._out, self._say, self._seed)
-        other._given, other._comparisons = self._given, self._comparisons
-        return other
 
     def _timed(
         self, new: Side, old: Side, entries: list[Entry], shapes: list[Shape], answers: Answers, families: int
@@ -195,9 +188,8 @@ class Gate:
         assert side.artifact is not None
         fixed = fixed_batch(side.artifact)
         batches = (fixed,) if fixed is not None else self._policy.batch
-        run = RunContext(NO_DATA, None, self._trust, self._seed, self._conditions.device, 1, self._policy.threads, side.artifact)
         (given,) = same_signature([side.artifact])
-        shapes = [timed_shape(given, batch, run) for batch in batches]
+        shapes = [timed_shape(given, batch) for batch in batches]
         with Sampler([Entry(side.label, given, self._trust.for_model(given.name))], shapes, self._conditions, self._seed) as sampler:
             epochs = sampler.collect(STORED_S)
         return [row for shape, column in zip(shapes, epochs, strict=True) for row in bench_rows([side.label], shape.batch, column, self._conditions)]

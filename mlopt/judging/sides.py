@@ -13,7 +13,6 @@ from mlopt.artifact import Artifact, Format, TensorSpec
 from mlopt.errors import MloptError, UsageError
 from mlopt.measuring.files import as_artifact
 from mlopt.model.trust import Trust
-from mlopt.store import write_atomic
 
 MANIFEST_VERSION = 1
 MANIFEST_KIND = "mlopt baseline"
@@ -148,7 +147,7 @@ def write_manifest(path: Path, sides: list[Side], numbers: dict[str, list[dict[s
         entry |= {"inputs": [spec.to_json() for spec in side.artifact.inputs], "accuracy": side.accuracy, "numbers": numbers.get(side.label, [])}
         entries.append(entry)
     data = {"schema_version": MANIFEST_VERSION, "what": MANIFEST_KIND, **about, "environment": environment, "entries": entries}
-    write_atomic(path, (json.dumps(data, indent=1) + "\n").encode())
+    record.write_json(path, data)
 
 
 def pair(candidate: list[Side], baseline: list[Side], only: str | None = None) -> tuple[list[tuple[Side, Side]], list[str]]:

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from mlopt.artifact import Artifact, Format, TensorSpec, digest_of, files_of, hash_tree
-from mlopt.context import RunContext
-from mlopt.data import NO_DATA
 from mlopt.errors import MloptError, ModelRefused, UsageError
 from mlopt.measuring.environment import fingerprint
 from mlopt.measuring.files import as_artifact
@@ -42,7 +40,6 @@ def pack(
         for artifact in artifacts:
             if artifact.format is Format.MODULE:
                 _without_code(artifact)
-        run = RunContext(NO_DATA, None, trust, 0, conditions.device, 1, conditions.threads, artifacts[0])
         head: dict[str, Any] = {"schema_version": VERSION, "what": "mlopt bench bundle", "environment": fingerprint()}
         head |= {"conditions": conditions.to_json(), "budget_s": budget_s, "shapes": [], "artifacts": []}
         partial = out.with_name(f".{out.name}.tmp-{os.getpid()}")
@@ -50,7 +47,7 @@ def pack(
             with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
                 for number, batch in enumerate(batches):
                     path = Path(scratch) / f"inputs-{number}.npz"
-                    write_sets(path, list(timed_shape(most_fixed(artifacts), batch, run).sets))
+                    write_sets(path, list(timed_shape(most_fixed(artifacts), batch).sets))
                     archive.write(path, f"inputs/{number}.npz")
                     head["shapes"].append({"batch": batch, "inputs": f"inputs/{number}.npz"})
                 for number, artifact in enumerate(artifacts):

@@ -64,7 +64,7 @@ class Serving:
         candidate = self._exported(Artifact("candidate", Format.MODULE, root, "", "", self._dense.inputs), f"export-{number}")
         batch = fixed_batch(self._base) or 1
         entries = [Entry(name, a, self._run.trust) for name, a in (("dense", self._base), ("candidate", candidate))]
-        shape = timed_shape(self._base, batch, self._run)
+        shape = timed_shape(self._base, batch, self._run.data)
         with Sampler(entries, [shape], Conditions(self._run.threads, self._run.device), self._run.seed) as sampler:
             (epochs,) = sampler.collect(self._budget)
         for error in sampler.lost.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from mlopt.errors import MloptError
@@ -38,7 +38,6 @@ class Outcome:
     found: Interval
     confidence: float
     seconds: float
-    groups: list[Floats] = field(default_factory=list)
     longer_s: float | None = None
 
 
@@ -95,8 +94,8 @@ def run_duet(
                 looks[cell], decided_s[cell] = tests[cell].look(groups[cell], 1.0 if last else spent / budget_s), spent
         if last or _settled(cells, looks, spent / budget_s):
             break
-    looked = [(*cell, look, s, g) for cell, look, s, g in zip(cells, looks, decided_s, groups, strict=True) if look is not None]
-    outcomes = [_outcome(question, shape, look, seconds, sampled) for shape, question, look, seconds, sampled in looked]
+    looked = zip(cells, looks, decided_s, strict=True)
+    outcomes = [_outcome(question, shape, look, seconds) for (shape, question), look, seconds in looked if look is not None]
     return Duet(outcomes, epochs, clock() - begin, sampler.lost.get(1))
 
 
@@ -109,9 +108,9 @@ def _settled(cells: list[tuple[int, Question]], looks: list[Look | None], share:
     return not open_ or (share >= GUARD_SHARE and all(question.guard for question in open_))
 
 
-def _outcome(question: Question, shape: int, look: Look, seconds: float, groups: list[Floats]) -> Outcome:
+def _outcome(question: Question, shape: int, look: Look, seconds: float) -> Outcome:
     more = None if look.verdict else longer_s(look.found, question.limit, seconds)
-    return Outcome(question, shape, look.verdict or "INCONCLUSIVE", look.found, look.confidence, seconds, groups, more)
+    return Outcome(question, shape, look.verdict or "INCONCLUSIVE", look.found, look.confidence, seconds, more)
 
 
 def times_of(epochs: list[Epoch], entry: int) -> list[float]:

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from mlopt.artifact import Artifact, Format, TensorSpec
-from mlopt.context import RunContext
-from mlopt.data import NO_DATA
 from mlopt.errors import MloptError, UsageError
 from mlopt.measuring.protocol import Conditions
 from mlopt.measuring.run import bench_side_by_side
@@ -56,5 +54,4 @@ def bench_files(
     given = tuple(parse_spec(text, i) for i, text in enumerate(input))
     with tempfile.TemporaryDirectory(prefix="mlopt-bench-") as scratch:
         artifacts = [as_artifact(text, trust.for_model(text), given, Path(scratch)) for text in models]
-        run = RunContext(NO_DATA, None, trust, 0, conditions.device, 1, conditions.threads, artifacts[0])
-        return bench_side_by_side(artifacts, trust, batches, budget_s, conditions, run, sessions)
+        return bench_side_by_side(artifacts, trust, batches, budget_s, conditions, sessions)

@@ -10,6 +10,7 @@ import numpy as np
 
 from mlopt.artifact import Artifact, Format, TensorSpec, sha256_json
 from mlopt.context import RunContext, fixed_batch
+from mlopt.data import NO_DATA, DataSet
 from mlopt.errors import MloptError, PassFailed, UsageError
 from mlopt.measuring.protocol import Conditions
 from mlopt.measuring.rows import bench_rows
@@ -21,7 +22,7 @@ from mlopt.runtimes.base import Arrays
 SERVE_S = 1.0
 
 
-def timed_shape(artifact: Artifact, batch: int, run: RunContext) -> Shape:
+def timed_shape(artifact: Artifact, batch: int, data: DataSet = NO_DATA) -> Shape:
     """Inputs at one batch size, enough sets to rotate: real ones where there is data, other dynamic dimensions as in the data, or 16."""
     from mlopt.model.inputs import synthetic
 
@@ -35,7 +36,7 @@ def timed_shape(artifact: Artifact, batch: int, run: RunContext) -> Shape:
 
     first = made(0)
     count = sets_for(sum(array.nbytes for array in first))
-    part = run.data.evaluation or run.data.any_part()
+    part = data.evaluation or data.any_part()
     if part is not None:
         tensors, _ = part.take(batch * count)
         if len(tensors[0]) >= batch:
@@ -76,7 +77,7 @@ def bench_artifacts(
         fixed = fixed_batch(base)
         raise PassFailed(f"nothing could be measured: the baseline's batch is fixed at {fixed}", f"measure with --batch {fixed}")
     conditions = Conditions(config.threads, run.device)
-    shapes = [timed_shape(base, batch, run) for batch in batches]
+    shapes = [timed_shape(base, batch, run.data) for batch in batches]
     names = [entry.name for entry in entries]
     above = {names.index(child): names.index(parent) for child, parent in (parents or {}).items() if child in names and parent in names}
     rows, lost = measure(entries, shapes, conditions, config.budget_s, run.seed, above)
@@ -138,7 +139,6 @@ def bench_side_by_side(
     batches: tuple[int, ...],
     budget_s: float,
     conditions: Conditions,
-    run: RunContext,
     sessions: int = 1,
 ) -> tuple[list[dict[str, Any]], list[MloptError]]:
     """Rows of artifacts whose signatures must agree, interleaved, and what went wrong with those that have none. The first is the baseline.
@@ -151,8 +151,8 @@ def bench_side_by_side(
             if fixed_batch(artifact) not in (None, batch):
                 raise UsageError(f"{artifact.name}: its batch is fixed at {fixed_batch(artifact)}", f"measure with --batch {fixed_batch(artifact)}")
     entries = [Entry(artifact.name, artifact, trust.for_model(artifact.name)) for artifact in artifacts]
-    shapes = [timed_shape(most_fixed(artifacts), batch, run) for batch in batches]
-    rows, lost = measure(entries, shapes, conditions, budget_s, run.seed, sessions=sessions)
+    shapes = [timed_shape(most_fixed(artifacts), batch) for batch in batches]
+    rows, lost = measure(entries, shapes, conditions, budget_s, sessions=sessions)
     return rows, list(lost.values())
 
 
