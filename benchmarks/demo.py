@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.common import write
-from mlopt import record
+from mlopt.records import files as record
 
 SEEDS = (0, 1, 2)
 

@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mlopt.api import apply_plan, bench, compress, gate, load, prune
-    from mlopt.data import Data
+    from mlopt.data.sets import Data
 
 __all__ = ["Data", "apply_plan", "bench", "compress", "gate", "load", "prune"]
 
@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(api, name)
     if name == "Data":
-        from mlopt.data import Data
+        from mlopt.data.sets import Data
 
         return Data
     raise AttributeError(f"module 'mlopt' has no attribute '{name}'")

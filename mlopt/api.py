@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from mlopt.artifact import Artifact, Format, TensorSpec
-from mlopt.context import RunContext
-from mlopt.data import NO_DATA, Data, DataSet, adopt, load_data
+from mlopt.data.sets import Data, DataSet, adopt, load_data
 from mlopt.errors import UsageError
 from mlopt.judging import policy as policies
 from mlopt.judging.run import Gate
@@ -27,14 +26,14 @@ from mlopt.model import bundle
 from mlopt.model.inputs import specs_of_tensors
 from mlopt.model.sources import adopt as adopt_module
 from mlopt.model.trust import Trust
-from mlopt.pipeline import Pipeline, Run
 from mlopt.pruning.budget import Amount
 from mlopt.pruning.engine import Declined, Options, Pruned, Pruner
 from mlopt.pruning.latency import in_time, prune_to_latency
 from mlopt.pruning.plan_file import Plan
-from mlopt.recipe import Model, Recipe
-from mlopt.store import Store
-from mlopt.synthesis import build_recipe
+from mlopt.recipe.from_options import build_recipe
+from mlopt.recipe.schema import Model, Recipe
+from mlopt.run.runner import Pipeline, Run
+from mlopt.run.store import Store
 from mlopt.training.loop import recalibrate_batch_norm
 from mlopt.training.objectives import taylor_losses
 
@@ -135,8 +134,7 @@ def _to_latency(pruner: Pruner, budget: Amount, specs: tuple[TensorSpec, ...], r
     trust = Trust(allow_class=tuple(sorted(own_classes(pruner.module))))
     with tempfile.TemporaryDirectory(prefix="mlopt-prune-") as scratch:
         dense, head = _written("module", pruner.module, Path(scratch), specs)
-        run = RunContext(NO_DATA, None, trust, pruner.options.seed, "cpu", 1, 1, dense)
-        with Serving(dense, runtime, run) as serving:
+        with Serving(dense, runtime, trust, Conditions(), seed=pruner.options.seed) as serving:
             pruned, trials = prune_to_latency(
                 pruner, 1.0 - budget.remove, lambda made: serving.time_ratio(made.module, head.after(made.module, made.surgery))
             )

@@ -67,6 +67,12 @@ class Artifact:
         return self.root / self.main if self.main else self.root
 
     @property
+    def fixed_batch(self) -> int | None:
+        """The batch size that the first input insists on, or None when it is dynamic."""
+        first = self.inputs[0].dims[0] if self.inputs and self.inputs[0].dims else 1
+        return first if isinstance(first, int) else None
+
+    @property
     def bytes(self) -> int:
         """Size on disk of all its files, in bytes."""
         return sum(file.stat().st_size for file in files_of(self.root))

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mlopt.checking.accuracy import evaluate
 from mlopt.cli.main import main as mlopt
-from mlopt.data import load_data
-from mlopt.recipe import Train
-from mlopt.training.loop import evaluate, fit
+from mlopt.data.sets import load_data
+from mlopt.recipe.schema import Train
+from mlopt.training.loop import fit
 from mlopt.training.objectives import supervised
 from recipes.datasets import digits_arrays
 from recipes.networks import digits_resnet

@@ -13,7 +13,7 @@ from mlopt.errors import ModelRefused, UsageError
 from mlopt.measuring.bundling import HEAD, is_packed, measure_packed, pack
 from mlopt.measuring.protocol import Conditions
 from mlopt.model.trust import Trust
-from mlopt.record import merge
+from mlopt.records.files import merge
 from tests.conftest import Cli, plain_cnn
 from tests.nets import mlp
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from mlopt.cli.main import COMMANDS
-from mlopt.recipe import parse
+from mlopt.recipe.schema import parse
 from tests.conftest import CHROMIUM, ROOT, Cli, browse, plain_cnn
 
 
@@ -78,7 +78,7 @@ def test_view_serves_the_file_and_forbids_the_network(tmp_path: Path) -> None:
     import onnx
     from onnx import helper
 
-    from mlopt.viewer import serve
+    from mlopt.integrations.netron import serve
 
     x, y = (helper.make_tensor_value_info(name, 1, [4]) for name in "xy")
     onnx.save(helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])), tmp_path / "m.onnx")
@@ -103,7 +103,7 @@ def test_view_draws_the_graph_and_tries_no_other_host(tmp_path: Path) -> None:
     import onnx
     from onnx import helper
 
-    from mlopt.viewer import serve
+    from mlopt.integrations.netron import serve
 
     x, y = (helper.make_tensor_value_info(name, 1, [4]) for name in "xy")
     onnx.save(helper.make_model(helper.make_graph([helper.make_node("Softplus", ["x"], ["y"])], "g", [x], [y])), tmp_path / "m.onnx")

@@ -13,16 +13,16 @@ import torch
 from torch import nn
 
 import mlopt
-from mlopt import record
 from mlopt.artifact import Format
+from mlopt.checking.parity import compare, judge
 from mlopt.errors import PassFailed, UsageError
-from mlopt.parity import compare, judge
+from mlopt.exporting.tensorrt_builder import build
 from mlopt.quantization.ptq import quantize_int8
 from mlopt.quantization.schemes import CPU, CPU_TRANSFORMER, TENSORRT, scheme_for
-from mlopt.recipe import Tolerance
+from mlopt.recipe.schema import Tolerance
+from mlopt.records import files as record
 from mlopt.runtimes.opening import open_runtime
 from mlopt.runtimes.remote import Worker
-from mlopt.runtimes.tensorrt_builder import build
 from mlopt.runtimes.worker import write_sets
 from tests.conftest import ROOT, plain_cnn
 

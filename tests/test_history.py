@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mlopt.errors import UsageError
-from mlopt.history import changes, load
+from mlopt.judging.history import changes, load
 from mlopt.report.history import history_document
 from mlopt.report.write import markdown
 from tests.conftest import Cli

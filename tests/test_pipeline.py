@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 import mlopt
-from mlopt import record
 from mlopt.artifact import sha256_file
 from mlopt.measuring.environment import version_of
+from mlopt.records import files as record
 from recipes.datasets import digits_arrays
 from tests.conftest import ROOT, Cli, plain_cnn
 

@@ -17,20 +17,20 @@ from zoo import ZOO, Block, FromStream, Mlp, Vision
 
 import mlopt
 from mlopt.artifact import TensorSpec
-from mlopt.data import Part
+from mlopt.data.sets import Part
 from mlopt.errors import ModelRefused, UsageError
 from mlopt.measuring.layers import slow_layers
 from mlopt.model import bundle
 from mlopt.model import graph as graphs
+from mlopt.model.replacements import Skipped
 from mlopt.model.trust import Trust
 from mlopt.pruning.budget import Amount
-from mlopt.pruning.depth import Skipped
 from mlopt.pruning.engine import GRAPH, MODULE, Options, Pruned, Pruner, prune_module
 from mlopt.pruning.latency import TimeRatio, prune_to_latency
 from mlopt.pruning.plan_file import Plan, indices, ranges
 from mlopt.pruning.sensitivity import measure
 from mlopt.pruning.sparsity import masks_of, sparsify
-from mlopt.recipe import Finetune
+from mlopt.recipe.schema import Finetune
 from mlopt.training.loop import fit
 from mlopt.training.objectives import supervised
 from recipes.networks import digits_resnet
@@ -280,7 +280,7 @@ def test_zeros_survive_training(kind: str) -> None:
 
 
 def parts(x: torch.Tensor, y: torch.Tensor) -> Part:
-    from mlopt.data import Data, adopt
+    from mlopt.data.sets import Data, adopt
 
     loaded = adopt(Data(train=torch.utils.data.TensorDataset(x, y)))
     assert loaded.train is not None

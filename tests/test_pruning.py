@@ -13,10 +13,11 @@ import mlopt
 from mlopt.errors import ModelRefused, PassFailed, UsageError
 from mlopt.model import bundle
 from mlopt.model.sources import adopt
+from mlopt.model.surgery import Surgery, apply
 from mlopt.model.trust import Trust
 from mlopt.pruning.engine import Declined, Options, prune_module
 from mlopt.pruning.proof import prove
-from mlopt.pruning.surgery import Surgery, apply, plan_weights
+from mlopt.pruning.surgery import plan_weights
 from recipes.networks import byte_lm, digits_resnet, digits_vit
 from tests.conftest import plain_cnn
 

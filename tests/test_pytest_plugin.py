@@ -18,7 +18,7 @@ HEAD = "import pytest\n"
 def run(place: Path, text: str) -> subprocess.CompletedProcess[str]:
     (place / "test_release.py").write_text(HEAD + text)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
-    plugin = [] if installed() else ["-p", "mlopt.pytest_plugin"]
+    plugin = [] if installed() else ["-p", "mlopt.integrations.pytest_plugin"]
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *plugin, "test_release.py"]
     return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=200, check=False)
 
@@ -27,7 +27,7 @@ def installed() -> bool:
     """Whether this environment knows the entry point: an editable install of before it existed does not."""
     from importlib.metadata import entry_points
 
-    return any(entry.value == "mlopt.pytest_plugin" for entry in entry_points(group="pytest11"))
+    return any(entry.value == "mlopt.integrations.pytest_plugin" for entry in entry_points(group="pytest11"))
 
 
 @pytest.fixture(scope="module")
@@ -76,5 +76,5 @@ def test_mistakes_are_said(place: Path, mark: str, words: str) -> None:
 
 
 def test_the_plugin_is_light() -> None:
-    code = "import sys, mlopt.pytest_plugin; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, mlopt.integrations.pytest_plugin; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -8,9 +8,9 @@ import pytest
 
 from mlopt.artifact import Format
 from mlopt.errors import BackendMissing, RecipeError, UnknownBackend, UsageError
-from mlopt.plan import plan
-from mlopt.recipe import Model, Recipe, load, parse
-from mlopt.synthesis import build_recipe
+from mlopt.recipe.from_options import build_recipe
+from mlopt.recipe.order import plan
+from mlopt.recipe.schema import Model, Recipe, load, parse
 
 GOOD = """\
 model: {path: model.pt}
@@ -132,7 +132,7 @@ def test_compress_builds_the_recipe_that_the_contract_names() -> None:
     [((), ["rtx"]), (("tensorrt_rtx",), ["rtx"]), (("tensorrt",), ["tensorrt"]), (("tensorrt", "tensorrt_rtx"), ["rtx", "tensorrt"])],
 )
 def test_one_engine_for_each_tensorrt_that_is_installed(monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], made: list[str]) -> None:
-    monkeypatch.setattr("mlopt.synthesis.find_spec", lambda name: name if name in installed else None)
+    monkeypatch.setattr("mlopt.recipe.from_options.find_spec", lambda name: name if name in installed else None)
     recipe = build_recipe(Model(path="m.pt"), export=("tensorrt",))
     assert [step.flavour for step in recipe.passes if step.pass_ == "tensorrt"] == made
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mlopt import record
-from mlopt.recipe import parse
+from mlopt.recipe.schema import parse
+from mlopt.records import files as record
 from tests.conftest import ROOT, Cli
 
 

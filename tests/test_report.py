@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from mlopt import record
 from mlopt.errors import UsageError
+from mlopt.records import files as record
 from mlopt.report.document import ENVIRONMENT, WHY, summarise
 from mlopt.report.words import duration, number, size
 from mlopt.report.write import render_html, render_markdown, write_reports

@@ -14,7 +14,8 @@ import pytest
 
 from mlopt.artifact import Artifact, Format, TensorSpec, digest_of, hash_tree
 from mlopt.errors import UsageError
-from mlopt.store import Store, explain_os_error, write_atomic
+from mlopt.run.store import Store
+from mlopt.system.files import explain_os_error, write_atomic
 
 SPEC = (TensorSpec("x", ("batch", 4)),)
 
@@ -58,7 +59,7 @@ def test_damage_is_a_miss_and_is_mended(tmp_path: Path, damage: str) -> None:
 
 
 def test_a_second_run_is_told_at_once(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from mlopt.store import Store\nwith Store(Path(sys.argv[1])).locked(): print('in', flush=True); sys.stdin.read()"
+    code = "import sys; from pathlib import Path; from mlopt.run.store import Store\nwith Store(Path(sys.argv[1])).locked(): print('in', flush=True); sys.stdin.read()"
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
     assert other.stdout.readline() == "in\n"
@@ -75,7 +76,7 @@ def test_kill_at_any_write_leaves_all_or_nothing(tmp_path: Path) -> None:
     code = textwrap.dedent("""
         import sys, os
         from pathlib import Path
-        from mlopt.store import Store
+        from mlopt.run.store import Store
         from mlopt.artifact import Artifact, Format
         store = Store(Path(sys.argv[1]))
         with store.locked():

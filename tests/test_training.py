@@ -10,14 +10,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from mlopt.data import Arrays, DataSet, Part, check_labels, load_data
+from mlopt.checking.accuracy import evaluate, score
+from mlopt.data.sets import Arrays, DataSet, Part, check_labels, load_data
 from mlopt.errors import DataError, PassFailed
 from mlopt.model import bundle
 from mlopt.model.sources import adopt
-from mlopt.recipe import Train
+from mlopt.model.tensors import canonical
+from mlopt.recipe.schema import Train
 from mlopt.training.distributed import train_in_processes
-from mlopt.training.loop import World, evaluate, fit, recalibrate_batch_norm, schedule
-from mlopt.training.objectives import distillation, score, supervised
+from mlopt.training.loop import World, fit, recalibrate_batch_norm, schedule
+from mlopt.training.objectives import distillation, supervised
 from recipes.networks import digits_resnet
 from tests.conftest import plain_cnn
 
@@ -52,7 +54,7 @@ def test_two_processes_give_one_processs_weights(tmp_path: Path, digits_npz: Pat
     done = fit(module, part, supervised, CONFIG, seed=3)
     assert report["steps"] == done.steps == 10
     assert lines
-    both, one = load_file(tmp_path / "out.safetensors"), bundle.canonical(module)
+    both, one = load_file(tmp_path / "out.safetensors"), canonical(module)
     worst = max(float((both[name].double() - one[name].detach().double()).abs().max()) for name in both)
     assert worst <= 1e-5, worst
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from zoo import ZOO
 
+from mlopt.model.outputs import first_tensors
 from mlopt.pruning.engine import CLOSE, GRAPH, prune_module
-from mlopt.pruning.proof import first_tensors
 
 RUNGS: dict[str, str] = {}
 

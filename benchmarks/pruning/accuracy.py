@@ -16,11 +16,13 @@ from torch.utils.data import TensorDataset
 from benchmarks.common import write
 from benchmarks.pruning.peer import prune_to
 from mlopt import Data
-from mlopt.data import Part, adopt
+from mlopt.checking.accuracy import evaluate
+from mlopt.data.sets import Part, adopt
+from mlopt.model.outputs import logits_of
 from mlopt.pruning.engine import Options, prune_module
-from mlopt.recipe import Finetune, Train
-from mlopt.training.loop import evaluate, fit, recalibrate_batch_norm
-from mlopt.training.objectives import logits_of, supervised, supervised_loss, taylor_losses
+from mlopt.recipe.schema import Finetune, Train
+from mlopt.training.loop import fit, recalibrate_batch_norm
+from mlopt.training.objectives import supervised, supervised_loss, taylor_losses
 from recipes.datasets import digits_arrays
 from recipes.networks import digits_resnet
 

@@ -72,7 +72,7 @@ def _show(rows: list[dict[str, Any]], failed: list[Any], out: Path | None, profi
     """Rows to the screen and to a file; what could not be measured is said, and sets the exit code."""
     from mlopt.cli.main import show_error
     from mlopt.measuring.environment import fingerprint
-    from mlopt.record import SCHEMA_VERSION, write_json
+    from mlopt.records.files import SCHEMA_VERSION, write_json
     from mlopt.report.words import bench_columns, bench_row, duration
 
     data = {"schema_version": SCHEMA_VERSION, "environment": fingerprint(), "bench": rows}
@@ -98,7 +98,7 @@ def _show(rows: list[dict[str, Any]], failed: list[Any], out: Path | None, profi
 
 def _merge(files: tuple[str, ...], screen: Screen) -> int:
     """Results of several machines, grouped by machine: ratios hold within a group only."""
-    from mlopt.record import merge, read
+    from mlopt.records.files import merge, read
     from mlopt.report.words import bench_columns, bench_row
 
     groups = merge([(file, read(Path(file))) for file in files])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mlopt.cli.common import Screen, parse_arguments
-from mlopt.recipe import Recipe
+from mlopt.recipe.schema import Recipe
 
 
 def default_directory(model: str) -> Path:
@@ -18,7 +18,7 @@ def default_directory(model: str) -> Path:
 def show_plan(recipe: Recipe, directory: Path, screen: Screen) -> None:
     """What would run, with the sizes of its inputs; nothing is loaded."""
     from mlopt.artifact import Format
-    from mlopt.plan import plan
+    from mlopt.recipe.order import plan
 
     start = Format.ONNX if recipe.model.path.endswith(".onnx") else Format.MODULE
     steps = plan(recipe, start)
@@ -36,8 +36,8 @@ def show_plan(recipe: Recipe, directory: Path, screen: Screen) -> None:
 
 def compress_like(options: dict[str, Any], **own: Any) -> int:
     """Build a recipe from the options that `compress` and `export` share and from a command's `own`, and run it."""
-    from mlopt.recipe import Model
-    from mlopt.synthesis import build_recipe
+    from mlopt.recipe.from_options import build_recipe
+    from mlopt.recipe.schema import Model
 
     screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
     model = Model(
@@ -69,7 +69,7 @@ def execute(recipe: Recipe, directory: Path, screen: Screen, plan_only: bool) ->
     if plan_only:
         show_plan(recipe, directory, screen)
         return 0
-    from mlopt.pipeline import Pipeline
+    from mlopt.run.runner import Pipeline
 
     try:
         run = Pipeline(recipe, directory, screen.say).run()
@@ -84,7 +84,7 @@ def execute(recipe: Recipe, directory: Path, screen: Screen, plan_only: bool) ->
 
 
 def _show(directory: Path, screen: Screen) -> None:
-    from mlopt import record
+    from mlopt.records import files as record
     from mlopt.report.document import ARTIFACTS, summarise
 
     data: dict[str, Any] = record.read(directory)

@@ -102,7 +102,7 @@ def show(data: dict[str, Any], out: Path | None, screen: Screen) -> int:
     """Print the verdict, write the reports, return the exit code."""
     from mlopt.report.verdict_words import columns, headline, table_row
     from mlopt.report.write import write_gate
-    from mlopt.store import explain_os_error
+    from mlopt.system.files import explain_os_error
 
     if out is not None:
         try:
@@ -126,7 +126,7 @@ def _self_test(options: dict[str, Any], screen: Screen) -> int:
     """Rates of this machine, as a table."""
     from mlopt.judging.selftest import self_test
     from mlopt.measuring.environment import fingerprint
-    from mlopt.record import write_json
+    from mlopt.records.files import write_json
     from mlopt.report.words import duration
 
     try:

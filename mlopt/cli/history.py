@@ -17,10 +17,10 @@ from mlopt.cli.common import Screen, output_options
 def command(paths: tuple[Path, ...], out: Path | None, **options: Any) -> int:
     """The latency of a model over commits, from the verdicts (gate.json) in PATHS: a chain of measured ratios, and where it changed."""
     from mlopt.errors import UsageError
-    from mlopt.history import load
+    from mlopt.judging.history import load
     from mlopt.report.history import history_document
     from mlopt.report.write import write_document
-    from mlopt.store import explain_os_error
+    from mlopt.system.files import explain_os_error
 
     screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
     chains = load(list(paths))

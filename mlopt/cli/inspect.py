@@ -23,9 +23,9 @@ from mlopt.errors import UsageError
 def command(model: str, **options: Any) -> int:
     """Parameters, MACs, bytes, layers, what can be pruned, and what each runtime will say to MODEL."""
     from mlopt.cli.common import Screen
-    from mlopt.inspection import inspect_model
     from mlopt.model.trust import Trust
     from mlopt.report.words import number, size
+    from mlopt.run.inspection import inspect_model
 
     screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
     trust = Trust(options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"])
@@ -68,8 +68,8 @@ def _sensitivity(model: str, trust: Any, options: dict[str, Any], screen: Any) -
     """A table of the metric, one row a width and one column a share; the same as SVG where asked."""
     from rich.table import Table
 
-    from mlopt.inspection import sensitivity
     from mlopt.report.charts import heatmap
+    from mlopt.run.inspection import sensitivity
 
     found = sensitivity(model, trust, options["inputs"], options["data"])
     shares = [f"-{ratio:.0%}" for ratio in found.ratios]

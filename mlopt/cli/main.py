@@ -10,7 +10,7 @@ import click
 
 from mlopt import __version__
 from mlopt.errors import EXIT_INTERRUPTED, EXIT_OK, MloptError
-from mlopt.processes import stop_on_signals
+from mlopt.system.processes import stop_on_signals
 
 COMMANDS = {
     "compress": "prune, fine-tune, quantize, export, check, measure, report: the main job",

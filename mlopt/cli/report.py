@@ -19,7 +19,7 @@ def command(directories: tuple[Path, ...], kind: str | None) -> int:
 
     --format github prints annotations, and appends to $GITHUB_STEP_SUMMARY where that is set. junit, github and gitlab are of gates.
     """
-    from mlopt import record
+    from mlopt.records import files as record
     from mlopt.report.write import write_gate, write_reports
 
     for directory in directories:

@@ -19,7 +19,7 @@ def command(recipe: Path, out: Path | None, plan_only: bool, **options: Any) -> 
     """Run RECIPE.yaml. The same recipe, model and data give the same artifacts."""
     from mlopt.cli.common import Screen
     from mlopt.cli.execute import default_directory, execute
-    from mlopt.recipe import load
+    from mlopt.recipe.schema import load
 
     screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
     return execute(load(recipe), out or default_directory(str(recipe)), screen, plan_only)

@@ -16,7 +16,7 @@ def command(what: str) -> int:
 
         click.echo(json.dumps(Policy.model_json_schema(), indent=1))
     else:
-        from mlopt.recipe import Recipe
+        from mlopt.recipe.schema import Recipe
 
         click.echo(json.dumps(Recipe.model_json_schema(by_alias=True), indent=1))
     return 0

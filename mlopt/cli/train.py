@@ -21,7 +21,7 @@ def command(recipe: Path, out: Path | None, nproc: int | None, plan_only: bool, 
     from mlopt.cli.common import Screen
     from mlopt.cli.execute import default_directory, execute
     from mlopt.errors import RecipeError
-    from mlopt.recipe import TRUNK, load
+    from mlopt.recipe.schema import TRUNK, load
 
     screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
     whole = load(recipe)

@@ -13,7 +13,7 @@ import click
 @click.option("--browse/--no-browse", default=True, help="Open a browser.")
 def command(artifact: Path, port: int, browse: bool) -> int:
     """Serve ARTIFACT with Netron on this machine only, with its telemetry off, until Ctrl-C."""
-    from mlopt.viewer import serve
+    from mlopt.integrations.netron import serve
 
     address = serve(artifact, port, browse)
     click.echo(address.url)

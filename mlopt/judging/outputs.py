@@ -10,17 +10,16 @@ import torch
 from numpy.typing import NDArray
 
 from mlopt.artifact import Artifact
-from mlopt.context import fixed_batch
-from mlopt.data import Part
+from mlopt.checking.accuracy import score
+from mlopt.checking.parity import ParityResult, compare
+from mlopt.data.sets import Part
 from mlopt.errors import BackendMissing, DataError, MloptError
 from mlopt.judging.policy import Parity
 from mlopt.judging.verdict import Row, Word
 from mlopt.measuring.protocol import Conditions
 from mlopt.measuring.sampling import Entry, Shape
-from mlopt.parity import ParityResult, compare
 from mlopt.runtimes.base import Arrays
 from mlopt.runtimes.remote import Worker
-from mlopt.training.objectives import score
 
 CHUNK = 64
 FIRST_ANSWER_S = 120.0
@@ -51,7 +50,7 @@ class WrongOutputs(Exception):
 
 def examples(shape: Shape, part: Part | None, both: tuple[Artifact, Artifact]) -> tuple[list[NDArray[Any]], torch.Tensor | None, int]:
     """(inputs, labels, batch of a call): the evaluation data, or the timed inputs one after the other."""
-    fixed = next((size for artifact in both if (size := fixed_batch(artifact)) is not None), None)
+    fixed = next((size for artifact in both if (size := artifact.fixed_batch) is not None), None)
     if part is None:
         return [np.concatenate(column) for column in zip(*shape.sets, strict=True)], None, shape.batch
     one, _ = part.take(1)

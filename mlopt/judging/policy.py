@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from mlopt import typed_yaml
 from mlopt.errors import UsageError
-from mlopt.typed_yaml import Frozen
+from mlopt.recipe import typed_yaml
+from mlopt.recipe.typed_yaml import Frozen
 
 
 def share(value: Any) -> Any:

@@ -16,8 +16,7 @@ from typing import Any
 import torch
 
 from mlopt.artifact import Artifact
-from mlopt.context import fixed_batch
-from mlopt.data import DataSet, Part, load_data
+from mlopt.data.sets import DataSet, Part, load_data
 from mlopt.errors import BackendMissing, MloptError, UsageError
 from mlopt.judging.outputs import Answers, BaselineFailed, WrongOutputs, check, parity_rows
 from mlopt.judging.policy import Policy, effective, log_limit
@@ -34,7 +33,7 @@ from mlopt.measuring.sampling import Entry, Sampler, Shape
 from mlopt.measuring.statistics import Ratio
 from mlopt.model.inputs import parse_spec
 from mlopt.model.trust import Trust
-from mlopt.record import differences_between
+from mlopt.records.files import differences_between
 
 STORED_S = 5.0
 Say = Callable[[str], None]
@@ -135,7 +134,7 @@ class Gate:
         given = same_signature([old.artifact, new.artifact])
         batches = self._policy.batch
         for artifact, side in zip(given, (old, new), strict=True):
-            fixed = fixed_batch(artifact)
+            fixed = artifact.fixed_batch
             if fixed is not None and self._policy.batch == (1,):
                 batches = (fixed,)  # none was asked for
             elif fixed is not None and set(batches) != {fixed}:
@@ -186,7 +185,7 @@ class Gate:
     def _alone(self, side: Side) -> list[dict[str, Any]]:
         """Rows as in `bench` of one artifact by itself."""
         assert side.artifact is not None
-        fixed = fixed_batch(side.artifact)
+        fixed = side.artifact.fixed_batch
         batches = (fixed,) if fixed is not None else self._policy.batch
         (given,) = same_signature([side.artifact])
         shapes = [timed_shape(given, batch) for batch in batches]

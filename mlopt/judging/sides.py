@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlopt import record
 from mlopt.artifact import Artifact, Format, TensorSpec
 from mlopt.errors import MloptError, UsageError
 from mlopt.measuring.files import as_artifact
 from mlopt.model.trust import Trust
+from mlopt.records import files as record
 
 MANIFEST_VERSION = 1
 MANIFEST_KIND = "mlopt baseline"

@@ -23,7 +23,7 @@ from mlopt.measuring.sampling import Entry, Shape
 from mlopt.model.inputs import parse_spec
 from mlopt.model.trust import Trust
 from mlopt.runtimes.worker import read_sets, write_sets
-from mlopt.store import explain_os_error
+from mlopt.system.files import explain_os_error
 
 VERSION = 1
 HEAD = "bench.json"

@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from mlopt.artifact import Artifact, Format
-from mlopt.context import RunContext, fixed_batch
+from mlopt.data.samples import samples_for
+from mlopt.data.sets import NO_DATA, DataSet
+from mlopt.exporting.onnx import export_onnx
+from mlopt.exporting.torchscript import export_torchscript
 from mlopt.measuring.protocol import Conditions
 from mlopt.measuring.rows import speedup
 from mlopt.measuring.run import timed_shape
 from mlopt.measuring.sampling import Entry, Sampler
 from mlopt.measuring.statistics import Ratio
 from mlopt.model import bundle
-from mlopt.passes import pass_class
+from mlopt.model.trust import Trust
 from mlopt.pruning.latency import TimeRatio
-from mlopt.recipe import Onnx, TorchScript
 
-EXPORTS: dict[str, Any] = {"onnx": Onnx(), "torchscript": TorchScript()}
+BUDGET_S = 2.0
+OPSET = 20
 
 
 class Serving:
@@ -30,8 +32,9 @@ class Serving:
     `runtime`: `onnx` (ONNX Runtime), `torchscript`, or `eager`. Use as a context manager: the exports live in a scratch directory.
     """
 
-    def __init__(self, dense: Artifact, runtime: str, run: RunContext, budget_s: float = 2.0) -> None:
-        self._dense, self._runtime, self._run, self._budget = dense, runtime, run, budget_s
+    def __init__(self, dense: Artifact, runtime: str, trust: Trust, conditions: Conditions, data: DataSet = NO_DATA, seed: int = 0) -> None:
+        self._dense, self._runtime, self._trust = dense, runtime, trust
+        self._conditions, self._data, self._seed = conditions, data, seed
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Serving:
@@ -47,8 +50,13 @@ class Serving:
             return artifact
         place = self._scratch / name
         place.mkdir()
-        step = EXPORTS[self._runtime]
-        return pass_class(step.pass_)(step)(artifact, place, self._run).artifact
+        module = bundle.read(artifact.path, self._trust)[0].eval().requires_grad_(False)
+        if self._runtime == "onnx":
+            done = export_onnx(module, artifact.inputs, place / "model.onnx", OPSET)
+            return Artifact("model.onnx", Format.ONNX, place, "model.onnx", "", done.inputs)
+        inputs, _ = samples_for(artifact, 2, self._data, self._seed)
+        export_torchscript(module, inputs, place / "model.pt")
+        return Artifact("model.pt", Format.TORCHSCRIPT, place, "model.pt", "", artifact.inputs)
 
     def time_ratio(self, module: nn.Module, head: bundle.Bundle) -> TimeRatio:
         """The time of `module` over the time of the dense one."""
@@ -62,11 +70,10 @@ class Serving:
         root.mkdir()
         bundle.write(root, module, head)
         candidate = self._exported(Artifact("candidate", Format.MODULE, root, "", "", self._dense.inputs), f"export-{number}")
-        batch = fixed_batch(self._base) or 1
-        entries = [Entry(name, a, self._run.trust) for name, a in (("dense", self._base), ("candidate", candidate))]
-        shape = timed_shape(self._base, batch, self._run.data)
-        with Sampler(entries, [shape], Conditions(self._run.threads, self._run.device), self._run.seed) as sampler:
-            (epochs,) = sampler.collect(self._budget)
+        entries = [Entry(name, a, self._trust) for name, a in (("dense", self._base), ("candidate", candidate))]
+        shape = timed_shape(self._base, self._base.fixed_batch or 1, self._data)
+        with Sampler(entries, [shape], self._conditions, self._seed) as sampler:
+            (epochs,) = sampler.collect(BUDGET_S)
         for error in sampler.lost.values():
             raise error
         return speedup(epochs, 1)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from mlopt.artifact import Artifact, Format, TensorSpec, sha256_json
-from mlopt.context import RunContext, fixed_batch
-from mlopt.data import NO_DATA, DataSet
-from mlopt.errors import MloptError, PassFailed, UsageError
+from mlopt.artifact import Artifact, TensorSpec
+from mlopt.data.sets import NO_DATA, DataSet
+from mlopt.errors import MloptError, UsageError
 from mlopt.measuring.protocol import Conditions
 from mlopt.measuring.rows import bench_rows
 from mlopt.measuring.sampling import Entry, Sampler, Shape, sets_for
 from mlopt.model.trust import Trust
-from mlopt.recipe import Bench
 from mlopt.runtimes.base import Arrays
 
 SERVE_S = 1.0
@@ -44,46 +41,6 @@ def timed_shape(artifact: Artifact, batch: int, data: DataSet = NO_DATA) -> Shap
             whole = len(arrays[0]) // batch
             return Shape(batch, tuple([np.ascontiguousarray(array[i * batch : (i + 1) * batch]) for array in arrays] for i in range(whole)))
     return Shape(batch, (first, *(made(seed) for seed in range(1, count))))
-
-
-def bench_artifacts(
-    record: dict[str, Any],
-    artifacts: list[tuple[str, Artifact]],
-    config: Bench,
-    run: RunContext,
-    previous: dict[str, Any],
-    say: Callable[[str], None],
-    parents: dict[str, str] | None = None,
-) -> None:
-    """Measure everything that can run here and write the rows into a record; the first artifact is the baseline. A crash costs its own row
-    only. `parents`: the name that each was made from."""
-    key = sha256_json([[name, artifact.digest] for name, artifact in artifacts] + [config.model_dump(mode="json"), run.data.fingerprint, run.device])
-    if previous.get("bench_key") == key and previous.get("bench") and previous.get("environment", {}).get("cpu") == record["environment"]["cpu"]:
-        record["bench"], record["bench_key"] = previous["bench"], key
-        record["not_measured"] = list(dict.fromkeys(record["not_measured"] + previous["not_measured"]))
-        return
-    runnable = [(name, artifact) for name, artifact in artifacts if artifact.format is not Format.TENSORRT]
-    say(f"measuring {len(runnable)} artifacts, interleaved, {config.threads} thread{'s' if config.threads > 1 else ''} ...")
-    entries = [Entry(name, artifact, run.trust, "cpu" if artifact.format is Format.AOTI else None) for name, artifact in runnable]
-    base = runnable[0][1]
-    batches = []
-    for batch in config.batch:
-        for name, artifact in runnable:
-            if fixed_batch(artifact) not in (None, batch):
-                record["not_measured"].append(f"{name} at batch {batch}: its batch is fixed at {fixed_batch(artifact)}")
-        if fixed_batch(base) in (None, batch):
-            batches.append(batch)
-    if not batches:
-        fixed = fixed_batch(base)
-        raise PassFailed(f"nothing could be measured: the baseline's batch is fixed at {fixed}", f"measure with --batch {fixed}")
-    conditions = Conditions(config.threads, run.device)
-    shapes = [timed_shape(base, batch, run.data) for batch in batches]
-    names = [entry.name for entry in entries]
-    above = {names.index(child): names.index(parent) for child, parent in (parents or {}).items() if child in names and parent in names}
-    rows, lost = measure(entries, shapes, conditions, config.budget_s, run.seed, above)
-    record["bench"] += rows
-    record["not_measured"] += [f"{names[index]}: {error.message}" for index, error in lost.items()]
-    record["bench_key"] = key
 
 
 def measure(
@@ -148,8 +105,8 @@ def bench_side_by_side(
     artifacts = same_signature(artifacts)
     for artifact in artifacts:
         for batch in batches:
-            if fixed_batch(artifact) not in (None, batch):
-                raise UsageError(f"{artifact.name}: its batch is fixed at {fixed_batch(artifact)}", f"measure with --batch {fixed_batch(artifact)}")
+            if artifact.fixed_batch not in (None, batch):
+                raise UsageError(f"{artifact.name}: its batch is fixed at {artifact.fixed_batch}", f"measure with --batch {artifact.fixed_batch}")
     entries = [Entry(artifact.name, artifact, trust.for_model(artifact.name)) for artifact in artifacts]
     shapes = [timed_shape(most_fixed(artifacts), batch) for batch in batches]
     rows, lost = measure(entries, shapes, conditions, budget_s, sessions=sessions)

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlopt.errors import UsageError
 from mlopt.measuring.protocol import Epoch
-from mlopt.store import explain_os_error
+from mlopt.system.files import explain_os_error
 
 FILE = "samples.jsonl"
 

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any
 
 from mlopt.artifact import Artifact
-from mlopt.context import fixed_batch
 from mlopt.errors import MloptError
 from mlopt.measuring.environment import load_between, load_now
 from mlopt.measuring.gpu import Gpu, between
@@ -122,7 +121,7 @@ class Sampler:
             start_s = time.perf_counter() - began
             length = seconds(start_s) if callable(seconds) else max(seconds, START_SHARE * start_s)
             for shape, inputs in zip(self.shapes, self._inputs, strict=True):
-                able = {i: w for i, w in workers.items() if i not in self.lost and fixed_batch(self.entries[i].artifact) in (None, shape.batch)}
+                able = {i: w for i, w in workers.items() if i not in self.lost and self.entries[i].artifact.fixed_batch in (None, shape.batch)}
                 epoch = Epoch()
                 if 0 in able:
                     epoch = run_epoch(able, inputs, self.conditions, length, rounds, self._shuffle)
@@ -162,7 +161,7 @@ class Sampler:
     def _read_profiles(self, workers: dict[int, Any]) -> None:
         """The operators of every entry that can run the first shape. Timing with a profiler on is another thing than timing."""
         for index, worker in workers.items():
-            if index not in self.lost and fixed_batch(self.entries[index].artifact) in (None, self.shapes[0].batch):
+            if index not in self.lost and self.entries[index].artifact.fixed_batch in (None, self.shapes[0].batch):
                 with contextlib.suppress(MloptError):  # a profile explains; without it there is one explanation less
                     self.operators[index] = worker.profile(self._inputs[0], PROFILED_CALLS)
 
@@ -171,7 +170,7 @@ class Sampler:
         from NVML's counter, None without it."""
         out: dict[int, dict[str, Any]] = {}
         for index, entry in enumerate(self.entries):
-            if index in self.lost or fixed_batch(entry.artifact) not in (None, self.shapes[0].batch):
+            if index in self.lost or entry.artifact.fixed_batch not in (None, self.shapes[0].batch):
                 continue
             with contextlib.ExitStack() as stack:
                 workers = [stack.enter_context(self.worker(entry, pin=False)) for _ in range(sessions)]

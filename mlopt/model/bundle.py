@@ -22,8 +22,9 @@ from torch import nn
 from mlopt.artifact import TensorSpec
 from mlopt.errors import ModelRefused, UsageError
 from mlopt.model import graph, structure
+from mlopt.model.surgery import Surgery, apply
+from mlopt.model.tensors import canonical, holders, in_place_of, relink
 from mlopt.model.trust import Trust, resolve_factory
-from mlopt.pruning.surgery import Surgery, apply, holders, in_place_of, relink
 
 SCHEMA_VERSION = 1
 
@@ -55,17 +56,6 @@ def origin_of(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, torch.fx.GraphModule):
         return {"graph": graph.describe(module)}
     return {"structure": structure.describe(module)}
-
-
-def canonical(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Every distinct parameter and buffer under its first name."""
-    seen: set[int] = set()
-    out = {}
-    for name, _, _, tensor in holders(module):
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            out[name] = tensor
-    return out
 
 
 def write(directory: Path, module: nn.Module, bundle: Bundle) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mlopt.errors import PassFailed, first_line
-from mlopt.quiet import quiet
+from mlopt.system.quiet import quiet
 
 LIBRARY = (str(Path(torch.__file__).parent), str(Path(__file__).parent.parent))
 STANDARD = str(Path(contextlib.__file__).parent)

@@ -19,6 +19,7 @@ from mlopt.model import bundle as bundles
 from mlopt.model import inert, structure
 from mlopt.model.build import build
 from mlopt.model.bundle import Bundle, call_factory, fill
+from mlopt.model.tensors import canonical
 from mlopt.model.trust import Trust, is_factory
 
 
@@ -152,7 +153,7 @@ def _module_sha256(module: nn.Module, origin: dict[str, Any]) -> str:
     import hashlib
 
     digest = hashlib.sha256(sha256_json(origin).encode())
-    for name, tensor in bundles.canonical(module).items():
+    for name, tensor in canonical(module).items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return digest.hexdigest()

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from mlopt.errors import ModelRefused, PassFailed
+from mlopt.model.tensors import relink
 from mlopt.model.trust import FUNCTIONS, MODULE_PREFIXES, Trust, narrow_flags, resolve, resolve_class
-from mlopt.pruning.surgery import relink
 
 _PLUMBING = frozenset(
     {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "_is_full_backward_hook", "_flat_weights", "_flat_weight_refs"}

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from mlopt.errors import UsageError
+from mlopt.model.replacements import MOVED
 
-MODULE_PREFIXES = ("torch.nn.", "torchvision.models.", "torchvision.ops.", "mlopt.pruning.attention.", "mlopt.pruning.depth.")
+MODULE_PREFIXES = ("torch.nn.", "torchvision.models.", "torchvision.ops.", *MOVED, "mlopt.model.replacements.")
 """Where `nn.Module` subclasses are accepted without asking: they are only rebuilt from plain attributes, never constructed."""
 
 FUNCTIONS = frozenset(
@@ -109,7 +110,7 @@ def narrow_flags(names: list[str]) -> str:
 
 def resolve(full: str) -> Any:
     """Import a global by its full name. Raises `UsageError` when it is not there."""
-    head, _, name = full.rpartition(".")
+    head, _, name = MOVED.get(full, full).rpartition(".")
     parts = [name]
     while head:
         try:

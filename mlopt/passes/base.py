@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from mlopt.artifact import Artifact, Format
-from mlopt.context import RunContext
+from mlopt.passes.context import RunContext
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,15 @@ from typing import Any, ClassVar
 
 from safetensors.torch import load_file
 
-from mlopt import recipe
 from mlopt.artifact import Artifact, Format
-from mlopt.context import RunContext
-from mlopt.data import check_labels
+from mlopt.checking.accuracy import predict
+from mlopt.data.sets import check_labels
 from mlopt.errors import DataError
 from mlopt.model import bundle
 from mlopt.passes.base import PassResult
-from mlopt.training.loop import Trainer, fit, predict
+from mlopt.passes.context import RunContext
+from mlopt.recipe import schema as recipe
+from mlopt.training.loop import Trainer, fit
 from mlopt.training.objectives import Objective, distillation, supervised
 
 

@@ -9,20 +9,21 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from mlopt import recipe
 from mlopt.artifact import Artifact, Format
-from mlopt.context import RunContext
 from mlopt.errors import MloptError
 from mlopt.measuring.compare import Serving
 from mlopt.measuring.layers import slow_layers
+from mlopt.measuring.protocol import Conditions
 from mlopt.model import bundle
 from mlopt.passes.base import PassResult
+from mlopt.passes.context import RunContext
 from mlopt.pruning.budget import Amount
 from mlopt.pruning.engine import CLOSE, Declined, Options, Pruned, Pruner
 from mlopt.pruning.importance import mean_gradients
 from mlopt.pruning.latency import TimeRatio, Trial, in_time, prune_to_latency
 from mlopt.pruning.plan_file import Plan
 from mlopt.pruning.sparsity import sparsify
+from mlopt.recipe import schema as recipe
 from mlopt.training.loop import recalibrate_batch_norm
 from mlopt.training.objectives import taylor_losses
 
@@ -83,7 +84,7 @@ class PrunePass:
         budget = Amount.parse(self.config.amount)
         if budget.metric != "latency":
             return pruner.prune(budget), []
-        with Serving(artifact, self.config.runtime, run) as serving:
+        with self._serving(artifact, run) as serving:
 
             def measured(candidate: Pruned) -> TimeRatio:
                 ratio = serving.time_ratio(candidate.module, head.after(candidate.module, candidate.surgery))
@@ -91,6 +92,9 @@ class PrunePass:
                 return ratio
 
             return prune_to_latency(pruner, 1.0 - budget.remove, measured)
+
+    def _serving(self, artifact: Artifact, run: RunContext) -> Serving:
+        return Serving(artifact, self.config.runtime, run.trust, Conditions(run.threads, run.device), run.data, run.seed)
 
     def _zeros(self, module: nn.Module, head: bundle.Bundle, artifact: Artifact, stage: Path, run: RunContext) -> PassResult:
         """Unstructured and 2:4: the same shapes, with zeros that training keeps."""
@@ -126,7 +130,7 @@ class PrunePass:
             "unstructured": "Only sparse kernels can use single zeros, and no runtime that mlopt exports to has them; the files compress better",
         }[self.config.kind]
         try:
-            with Serving(artifact, self.config.runtime, run) as serving:
+            with self._serving(artifact, run) as serving:
                 ratio = serving.speedup(module, head)
         except MloptError as error:
             return f"What the zeros are worth could not be measured ({error.message}). {hope}."

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mlopt import recipe
 from mlopt.artifact import Artifact, Format
-from mlopt.context import RunContext, fixed_batch
 from mlopt.passes.base import PassResult
+from mlopt.passes.context import RunContext
 from mlopt.quantization.ptq import quantize_int8, to_fp16
+from mlopt.recipe import schema as recipe
 from mlopt.runtimes.onnx_runtime import int8_operators
 
 
@@ -32,7 +32,7 @@ class QuantizePass:
             name = f"model.int8-{config.target}.onnx"
             tensors, _ = run.samples(artifact, config.samples)
             inputs = [tensor.numpy() for tensor in tensors]
-            metrics = quantize_int8(artifact.path, stage / name, config.target, config.calibration, inputs, fixed_batch(artifact))
+            metrics = quantize_int8(artifact.path, stage / name, config.target, config.calibration, inputs, artifact.fixed_batch)
             metrics["summary"] = metrics["scheme"]
             if config.target == "cpu":
                 metrics |= self._realised(stage / name)

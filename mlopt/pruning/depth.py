@@ -15,23 +15,10 @@ import torch
 from torch import nn
 
 from mlopt.model.capture import plainly
-from mlopt.pruning.proof import distance, first_tensors
-from mlopt.pruning.surgery import SKIPPED, Surgery
-
-
-def _first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The first argument of a call, by position or by name."""
-    return args[0] if args else next(iter(kwargs.values()), None)
-
-
-class Skipped(nn.Module):
-    """Stands where a block was and passes its first argument on: alone, or first of `places` outputs as the block did."""
-
-    places = 0
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        given = _first(args, kwargs)
-        return (given, *([None] * (self.places - 1))) if self.places else given
+from mlopt.model.outputs import first_tensors
+from mlopt.model.replacements import SKIPPED, first_argument
+from mlopt.model.surgery import Surgery
+from mlopt.pruning.proof import distance
 
 
 @dataclass(frozen=True)
@@ -58,7 +45,7 @@ def candidates(module: nn.Module, inputs: tuple[Any, ...]) -> list[Block]:
     found: dict[nn.Module, Block | None] = {}
 
     def seen(child: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        given = _first(args, kwargs)
+        given = first_argument(args, kwargs)
         tail = output[1:] if isinstance(output, tuple) else ()
         first = output[0] if isinstance(output, tuple) and output else output
         fits = (
@@ -96,7 +83,7 @@ def bypassed(module: nn.Module, blocks: list[Block]) -> Iterator[None]:
 
     def instead(places: int) -> Any:
         def hook(child: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            given = _first(args, kwargs)
+            given = first_argument(args, kwargs)
             return (given, *output[1:]) if places else given
 
         return hook

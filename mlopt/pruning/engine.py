@@ -17,16 +17,19 @@ from torch.nn.utils import parametrize
 
 from mlopt.errors import PassFailed, UsageError, first_line
 from mlopt.model.capture import batch_is_free, capture, plainly, user_line
-from mlopt.processes import check_stop
+from mlopt.model.outputs import first_tensors
+from mlopt.model.surgery import Surgery, apply, cut_tensor
+from mlopt.model.tensors import holders, in_place_of, relink
 from mlopt.pruning import depth, mend
 from mlopt.pruning.budget import Amount, Widths, choose, solve
 from mlopt.pruning.coupling import Counter, Counts, Group, find_groups, has_rule, propagate
 from mlopt.pruning.graph import Cut, Reference, Unwritten, cut_statistics, rewrite
 from mlopt.pruning.importance import KINDS, mean_gradients, score_classes
 from mlopt.pruning.plan_file import Plan, describe_group, places_of
-from mlopt.pruning.proof import TOLERANCE, Proof, Wanted, first_tensors, prove, trains
+from mlopt.pruning.proof import TOLERANCE, Proof, Wanted, prove, trains
 from mlopt.pruning.propagation import Propagation
-from mlopt.pruning.surgery import LEAVES, Surgery, apply, cut_tensor, holders, in_place_of, leaf_changes, plan_weights, relink
+from mlopt.pruning.surgery import LEAVES, leaf_changes, plan_weights
+from mlopt.system.processes import check_stop
 
 ROUND_TO = 8
 CLOSE = 0.03

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.fx import Node
 
+from mlopt.model.surgery import Surgery
 from mlopt.pruning.propagation import Propagation, Value
-from mlopt.pruning.surgery import LEAVES, Surgery
+from mlopt.pruning.surgery import LEAVES
 
 MAX_TRIALS = 24
 MAX_LEVELS = 3

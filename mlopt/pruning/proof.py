@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from mlopt.model.bundle import canonical
 from mlopt.model.capture import plainly
-from mlopt.pruning.surgery import Surgery, cut_tensor, holders
+from mlopt.model.outputs import first_tensors
+from mlopt.model.surgery import Surgery, cut_tensor
+from mlopt.model.tensors import canonical, holders
 
 TOLERANCE = 1e-4
 """Largest difference, relative to the largest output, in float32: dropping zeros changes the order of summation, no more."""
@@ -50,17 +51,6 @@ class Proof:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def first_tensors(output: Any) -> list[torch.Tensor]:
-    """All floating tensors of a nested output, in order."""
-    if isinstance(output, torch.Tensor):
-        return [output] if output.is_floating_point() else []
-    if isinstance(output, dict):
-        return [t for value in output.values() for t in first_tensors(value)]
-    if isinstance(output, (tuple, list)):
-        return [t for value in output for t in first_tensors(value)]
-    return []
 
 
 def masked(tensor: torch.Tensor, keeps: list[list[int] | None]) -> torch.Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mlopt.model.bundle import canonical
+from mlopt.model.tensors import canonical
 from mlopt.pruning.engine import Pruner
 from mlopt.pruning.importance import score_classes
 from mlopt.pruning.proof import masked

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
-from mlopt.pruning.surgery import holders
+from mlopt.model.tensors import holders
 
 
 @dataclass(frozen=True)

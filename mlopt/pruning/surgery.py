@@ -1,46 +1,16 @@
-"""The cut as data, and the hand that makes it.
-
-A `Surgery` says for each weight which indices stay, for each attribute its old and new value, and for each replaced module the class that
-takes over. It is JSON, it is what a bundle stores, and `apply` replays it on a live module or on one whose tensors are on the meta device.
-"""
+"""From the labels that go to a `Surgery`: which indices of which weights stay, and what stock layers remember of their own sizes."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from mlopt.model.replacements import ATTENTION
+from mlopt.model.surgery import Surgery
 from mlopt.pruning.propagation import Propagation
-
-ATTENTION = "mlopt.pruning.attention.PrunedMultiheadAttention"
-SKIPPED = "mlopt.pruning.depth.Skipped"
-REPLACEMENTS = frozenset({ATTENTION, SKIPPED})
-"""The only classes that a surgery may name."""
-
-
-@dataclass
-class Surgery:
-    """One pruning as data. Weight names are those of `named_parameters` and `named_buffers`."""
-
-    weights: dict[str, list[list[int] | None]] = field(default_factory=dict)
-    attributes: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
-    modules: dict[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def set(self, path: str, name: str, old: Any, new: Any) -> None:
-        """Record an attribute change, if it is one."""
-        if old != new:
-            self.attributes.setdefault(path, {})[name] = [old, new]
 
 
 def plan_weights(flow: Propagation, dropped: NDArray[np.bool_]) -> Surgery:
@@ -54,81 +24,6 @@ def plan_weights(flow: Propagation, dropped: NDArray[np.bool_]) -> Surgery:
         if any(keep is not None for keep in keeps):
             surgery.weights[name] = keeps
     return surgery
-
-
-def cut_tensor(tensor: torch.Tensor, keeps: list[list[int] | None]) -> torch.Tensor:
-    """The kept indices of a tensor, as a new contiguous tensor without history."""
-    out = tensor.detach()
-    for dim, keep in enumerate(keeps):
-        if keep is not None:
-            out = out.index_select(dim, torch.tensor(keep, dtype=torch.long, device=out.device))
-    return out.clone() if out is tensor or out.data_ptr() == tensor.data_ptr() else out
-
-
-def in_place_of(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """`new` as what `old` was: a parameter with the same need of a gradient, or a plain tensor."""
-    return nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
-
-
-def holders(module: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, torch.Tensor]]:
-    """Every parameter and buffer with the dict that holds it: (full name, dict, key, tensor); aliases included."""
-    for path, child in module.named_modules(remove_duplicate=False):
-        for table in (child._parameters, child._buffers):
-            for key, tensor in table.items():
-                if tensor is not None:
-                    yield (f"{path}.{key}" if path else key), table, key, tensor
-
-
-def relink(module: nn.Module) -> None:
-    """Recurrent layers keep a second list of their parameters: make it again after tensors were replaced."""
-    for child in module.modules():
-        if isinstance(child, nn.RNNBase):
-            child._init_flat_weights()
-
-
-def apply(module: nn.Module, surgery: Surgery) -> nn.Module:
-    """Cut `module` in place and return it (the root itself may be replaced). Shared tensors stay shared."""
-    named = {name: tensor for name, _, _, tensor in holders(module)}
-    by_tensor = {id(named[name]): keeps for name, keeps in surgery.weights.items()}
-    done: dict[int, torch.Tensor] = {}
-    for _, table, key, tensor in list(holders(module)):
-        keeps = by_tensor.get(id(tensor))
-        if keeps is None:
-            continue
-        if id(tensor) not in done:
-            done[id(tensor)] = in_place_of(tensor, cut_tensor(tensor, keeps))
-        table[key] = done[id(tensor)]
-    relink(module)
-    for path, name in surgery.modules.items():
-        module = replace_class(module, path, name)
-    for path, changes in surgery.attributes.items():
-        child = module.get_submodule(path)
-        for name, (old, new) in changes.items():
-            value = getattr(child, name)
-            setattr(child, name, type(value)(new) if isinstance(value, (tuple, list)) else new)
-            del old
-    return module
-
-
-def replace_class(root: nn.Module, path: str, name: str) -> nn.Module:
-    """Put a new object of an allow-listed class, with the old object's state, where the old one was."""
-    if name not in REPLACEMENTS:
-        raise ValueError(f"a surgery may not name the class {name}")
-    module_name, _, class_name = name.rpartition(".")
-    kind = getattr(importlib.import_module(module_name), class_name)
-    old = root.get_submodule(path)
-    new: nn.Module = kind.__new__(kind)
-    if name == SKIPPED:  # its weights go; what others read of it (a layer's number, its kind of attention) stays
-        nn.Module.__init__(new)
-        new.training = old.training
-        new.__dict__.update({key: value for key, value in vars(old).items() if not key.startswith("_") and key != "training"})
-    else:
-        new.__dict__.update(old.__dict__)
-    if not path:
-        return new
-    parent, _, key = path.rpartition(".")
-    root.get_submodule(parent)._modules[key] = new
-    return root
 
 
 def leaf_changes(module: nn.Module, surgery: Surgery, heads: dict[str, int], soft: bool = False) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mlopt.errors import BackendMissing, PassFailed
 from mlopt.quantization.schemes import MATRIX, scheme_for
-from mlopt.quiet import quiet
+from mlopt.system.quiet import quiet
 
 CALIBRATION_BATCH = 16
 

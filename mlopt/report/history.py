@@ -9,7 +9,7 @@ from mlopt.report.blocks import Block, Document, Drawings, Line, Lines, Table
 from mlopt.report.verdict_words import percent
 
 if TYPE_CHECKING:
-    from mlopt.history import Chain, Change
+    from mlopt.records.history import Chain, Change
 
 
 def sentence(chain: Chain, change: Change) -> str:

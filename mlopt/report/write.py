@@ -10,7 +10,7 @@ from mlopt.report.blocks import Block, Code, Document, Drawings, Facts, Lines, T
 from mlopt.report.charts import svg
 from mlopt.report.document import summarise
 from mlopt.report.verdict import verdict_document
-from mlopt.store import write_atomic
+from mlopt.system.files import write_atomic
 
 BAD = ("FAILED", "DECLINED", "INTERRUPTED", "FAIL", "INVALID", "ANOMALOUS", "INCOMPARABLE", "INCONCLUSIVE")
 """A headline that begins with one of these words and a colon is bad news."""

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from mlopt.artifact import Format
 from mlopt.errors import EXIT_OK, MloptError, PassFailed
-from mlopt.processes import importable
 from mlopt.runtimes.base import Arrays
 from mlopt.runtimes.timing import Slowdown
 from mlopt.runtimes.worker import write_sets
+from mlopt.system.processes import importable
 
 DEFAULT_TIMEOUT_S = 300.0
 LEAST_PATIENCE_S, PATIENCE = 30.0, 50

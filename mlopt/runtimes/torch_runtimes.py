@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mlopt.errors import UsageError
 from mlopt.model import bundle
+from mlopt.model.outputs import first_tensors
 from mlopt.model.trust import Trust
-from mlopt.pruning.proof import first_tensors
 from mlopt.runtimes.base import Arrays, Call
 
 NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}

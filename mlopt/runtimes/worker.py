@@ -16,10 +16,10 @@ import numpy as np
 
 from mlopt.artifact import Format
 from mlopt.errors import MloptError, first_line
-from mlopt.processes import die_with_parent
 from mlopt.runtimes.base import Arrays, Call, Runtime
 from mlopt.runtimes.opening import open_runtime
 from mlopt.runtimes.timing import Slowdown, Timer, cache_flush, event_times, host_times
+from mlopt.system.processes import die_with_parent
 
 FLUSH_BYTES = 128 * 2**20
 """More than the last cache of any processor that serves models, and than the L2 of a GPU."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlopt.errors import MloptError, PassFailed
-from mlopt.processes import die_with_parent, importable
+from mlopt.system.processes import die_with_parent, importable
 
 TIMEOUT_S = 600.0
 
@@ -78,11 +78,12 @@ def _work(path: Path, rank: int) -> None:
     from safetensors.torch import save_file
     from torch.nn.parallel import DistributedDataParallel
 
-    from mlopt.data import load_data
+    from mlopt.data.sets import load_data
     from mlopt.errors import DataError
     from mlopt.model import bundle
+    from mlopt.model.tensors import canonical
     from mlopt.model.trust import Trust
-    from mlopt.recipe import Distill, Finetune, Train
+    from mlopt.recipe.schema import Distill, Finetune, Train
     from mlopt.training.loop import Trainer, World, fit
     from mlopt.training.objectives import Objective, distillation, supervised
     from mlopt.training.sync_norm import synchronised
@@ -113,7 +114,7 @@ def _work(path: Path, rank: int) -> None:
     lines: list[str] = []
     done = fit(wrapped, data.train, objective, config, job["seed"], device, World(rank, job["world"]), lines.append, head.sparse)
     if rank == 0:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in bundle.canonical(model).items()}, job["out"])
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in canonical(model).items()}, job["out"])
         Path(job["report"]).write_text(json.dumps({"steps": done.steps, "losses": done.losses, "seconds": done.seconds, "lines": lines}))
     dist.barrier()
     dist.destroy_process_group()

@@ -13,11 +13,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mlopt.data import Batch, Part
+from mlopt.data.sets import Batch, Part
 from mlopt.errors import PassFailed
 from mlopt.pruning.sparsity import masks_of, put_back
-from mlopt.recipe import Distill, Finetune, Train
-from mlopt.training.objectives import Objective, logits_of, score
+from mlopt.recipe.schema import Distill, Finetune, Train
+from mlopt.training.objectives import Objective
 
 Trainer = Train | Finetune | Distill
 Progress = Callable[[str], None]
@@ -131,31 +131,6 @@ def _usable(module: nn.Module, batch: Batch, world: World) -> bool:
     """A last batch with fewer samples than processes, or a single one under batch normalisation, has no gradient to give."""
     n = len(batch[0][0])
     return n >= world.size and (n > 1 or not any(isinstance(child, _BatchNorm) for child in module.modules()))
-
-
-def evaluate(module: nn.Module, part: Part | None, device: str = "cpu") -> tuple[str, float] | None:
-    """(metric name, percent) on a part, in evaluation mode; None without labels."""
-    outputs, targets = predict(module, part, device)
-    return None if targets is None or outputs is None else score(outputs, targets)
-
-
-@torch.no_grad()
-def predict(module: nn.Module, part: Part | None, device: str = "cpu") -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """All logits and all targets of a part, on the CPU."""
-    if part is None:
-        return None, None
-    outputs: list[torch.Tensor] = []
-    targets: list[torch.Tensor] = []
-    was = module.training
-    module.eval()
-    for inputs, target in part.batches(256):
-        if target is None:
-            module.train(was)
-            return None, None
-        outputs.append(logits_of(module(*(tensor.to(device) for tensor in inputs))).cpu())
-        targets.append(target)
-    module.train(was)
-    return torch.cat(outputs), torch.cat(targets)
 
 
 @torch.no_grad()

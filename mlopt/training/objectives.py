@@ -5,30 +5,16 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mlopt.data import Part
+from mlopt.data.sets import Part
 from mlopt.errors import DataError
+from mlopt.model.outputs import logits_of
 
 Objective = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor | None], torch.Tensor]
-
-
-def logits_of(output: Any) -> torch.Tensor:
-    """The first tensor of whatever a model returns."""
-    while not isinstance(output, torch.Tensor):
-        if isinstance(output, dict):
-            output = output.get("logits", next(iter(output.values())))
-        elif isinstance(output, (tuple, list)) and output:
-            output = output[0]
-        elif hasattr(output, "logits"):
-            output = output.logits
-        else:
-            raise DataError(f"the model returns a {type(output).__name__}, which no loss is defined for", "return a tensor of logits")
-    return output
 
 
 def supervised_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -83,13 +69,3 @@ def taylor_losses(module: nn.Module, part: Part | None, seed: int = 0) -> list[C
 
 def _loss_of(module: nn.Module, inputs: tuple[torch.Tensor, ...], target: torch.Tensor) -> torch.Tensor:
     return supervised_loss(logits_of(module(*inputs)), target)
-
-
-def score(output: torch.Tensor, target: torch.Tensor) -> tuple[str, float]:
-    """The metric in percent: top-1 accuracy for integer targets, R squared for floats."""
-    if target.is_floating_point():
-        target = target.reshape(output.shape).double()
-        spread = float((target - target.mean()).square().sum())
-        return "r2", 100.0 * (1.0 - float((output.double() - target).square().sum()) / max(spread, 1e-12))
-    hits = output.reshape(-1, output.shape[-1]).argmax(-1) == target.reshape(-1)
-    return "accuracy", 100.0 * float(hits.double().mean())

@@ -1,4 +1,4 @@
-"""Builds a TensorRT engine from an ONNX file: `python -m mlopt.runtimes.tensorrt_builder JOB`. One adapter for `tensorrt` and `tensorrt_rtx`.
+"""Builds a TensorRT engine from an ONNX file: `python -m mlopt.exporting.tensorrt_builder JOB`. One adapter for `tensorrt` and `tensorrt_rtx`.
 
 Runs in a process of its own. Precision lives in the ONNX graph: networks are strongly typed, as TensorRT 11 and RTX know no other way.
 Names used here exist in TensorRT 10, 11 and RTX 1.7; what only RTX has is guarded by `hasattr`.
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mlopt.processes import die_with_parent
+from mlopt.system.processes import die_with_parent
 
 
 def make_logger(trt: Any) -> Any:

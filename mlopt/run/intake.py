@@ -12,14 +12,15 @@ from pathlib import Path
 import torch
 
 from mlopt.artifact import Artifact, Format
-from mlopt.data import DataSet, load_data
+from mlopt.data.sets import DataSet, load_data
 from mlopt.errors import MloptError, PassFailed
 from mlopt.model import bundle as bundles
 from mlopt.model.inputs import check_runs, infer, parse_spec, specs_of_tensors
 from mlopt.model.sources import open_model
 from mlopt.model.trust import Trust
-from mlopt.recipe import Model, Recipe
-from mlopt.store import Store, disk_errno
+from mlopt.recipe.schema import Model, Recipe
+from mlopt.run.store import Store
+from mlopt.system.files import disk_errno
 
 
 @dataclass(frozen=True)

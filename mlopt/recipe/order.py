@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from mlopt import recipe as recipes
 from mlopt.artifact import Format
 from mlopt.errors import BackendMissing, RecipeError
-from mlopt.recipe import Quantize, Recipe, Step, TensorRT
+from mlopt.recipe import schema as recipes
+from mlopt.recipe.schema import Quantize, Recipe, Step, TensorRT
 
 NEEDS = {
     "onnx": (("onnx", "onnxscript"), "pip install 'mlopt[onnx]'"),

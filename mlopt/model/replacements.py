@@ -1,14 +1,23 @@
-"""`nn.MultiheadAttention` with fewer heads than its residual width allows for.
+"""Classes that stand where a pruned module cannot keep its own.
 
-The stock class derives the width of its heads from the width of its input, so a head cannot leave without the stream losing width too.
-This subclass keeps the parameter names and the calling convention, and takes `num_heads * head_dim` from its own attributes.
+`PrunedMultiheadAttention` is attention with fewer heads than its residual width allows for: the stock class derives
+the width of its heads from the width of its input, so a head cannot leave without the stream losing width too. It
+keeps the parameter names and the calling convention, and takes `num_heads * head_dim` from its own attributes.
+`Skipped` stands for a residual block that was left out.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+ATTENTION = "mlopt.model.replacements.PrunedMultiheadAttention"
+SKIPPED = "mlopt.model.replacements.Skipped"
+MOVED = {"mlopt.pruning.attention.PrunedMultiheadAttention": ATTENTION, "mlopt.pruning.depth.Skipped": SKIPPED}
+"""Where bundles of the first edition say that these classes are."""
 
 
 class PrunedMultiheadAttention(nn.MultiheadAttention):
@@ -78,3 +87,18 @@ class PrunedMultiheadAttention(nn.MultiheadAttention):
             pad = additive(padding)[:, None, None, :]
             bias = pad if bias is None else bias + pad
         return bias
+
+
+def first_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """The first argument of a call, by position or by name."""
+    return args[0] if args else next(iter(kwargs.values()), None)
+
+
+class Skipped(nn.Module):
+    """Stands where a block was and passes its first argument on: alone, or first of `places` outputs as the block did."""
+
+    places = 0
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        given = first_argument(args, kwargs)
+        return (given, *([None] * (self.places - 1))) if self.places else given

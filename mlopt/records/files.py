@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlopt.errors import UsageError
-from mlopt.store import explain_os_error, write_atomic
+from mlopt.system.files import explain_os_error, write_atomic
 
 SCHEMA_VERSION = 1
 FILE = "run.json"

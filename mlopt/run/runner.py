@@ -13,19 +13,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mlopt import __version__, record
+from mlopt import __version__
 from mlopt.artifact import Artifact, Format, sha256_file, sha256_json
-from mlopt.check import Checker
-from mlopt.context import RunContext
-from mlopt.data import DataSet
+from mlopt.data.sets import DataSet
 from mlopt.errors import EXIT_INTERRUPTED, Interrupted, MloptError, PassFailed, UsageError
-from mlopt.intake import library_errors, take_in, trust_of
 from mlopt.measuring.environment import PACKAGES, fingerprint, version_of
 from mlopt.passes import pass_class
-from mlopt.plan import Planned, output_name, plan
-from mlopt.processes import check_stop, release_memory
-from mlopt.recipe import TRUNK, Recipe
-from mlopt.store import Store, explain_os_error, publish_dir, publish_file, write_atomic
+from mlopt.passes.context import RunContext
+from mlopt.recipe.order import Planned, output_name, plan
+from mlopt.recipe.schema import TRUNK, Recipe
+from mlopt.records import files as record
+from mlopt.run.check import Checker
+from mlopt.run.intake import library_errors, take_in, trust_of
+from mlopt.run.store import Store
+from mlopt.system.files import explain_os_error, publish_dir, publish_file, write_atomic
+from mlopt.system.processes import check_stop, release_memory
 
 Say = Callable[[str], None]
 FITTING = ("train", "finetune", "distill")
@@ -283,7 +285,7 @@ class Pipeline:
         begin = time.perf_counter()
         check_stop()
         if self.recipe.bench.enabled:
-            from mlopt.measuring.run import bench_artifacts
+            from mlopt.run.bench import bench_artifacts
 
             release_memory()
             bench_artifacts(self._record, self._bench_list(start), self.recipe.bench, self._context, previous, self.say, self._parents())

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator
 
-from mlopt import typed_yaml
-from mlopt.typed_yaml import Frozen
+from mlopt.recipe import typed_yaml
+from mlopt.recipe.typed_yaml import Frozen
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from mlopt.errors import UnknownBackend, UsageError
-from mlopt.recipe import Aoti, Bench, Distill, Finetune, Model, Onnx, Prune, Quantize, Recipe, TensorRT, TorchScript, amount_problem
+from mlopt.recipe.schema import Aoti, Bench, Distill, Finetune, Model, Onnx, Prune, Quantize, Recipe, TensorRT, TorchScript, amount_problem
 
 EXPORTS = ("torchscript", "onnx", "aoti", "tensorrt")
 PRECISIONS = ("int8", "fp16")

@@ -9,18 +9,18 @@ import torch
 from numpy.typing import NDArray
 
 from mlopt.artifact import Artifact, Format, sha256_file
-from mlopt.context import RunContext, fixed_batch
-from mlopt.data import Part, check_labels
+from mlopt.checking.accuracy import score
+from mlopt.checking.parity import ParityResult, compare
+from mlopt.checking.parity import judge as judge_parity
+from mlopt.data.sets import Part, check_labels
 from mlopt.errors import VerdictFailed
 from mlopt.model import bundle
-from mlopt.parity import ParityResult, compare
-from mlopt.parity import judge as judge_parity
-from mlopt.plan import Planned
-from mlopt.pruning.proof import first_tensors
-from mlopt.recipe import Parity
+from mlopt.model.outputs import first_tensors
+from mlopt.passes.context import RunContext
+from mlopt.recipe.order import Planned
+from mlopt.recipe.schema import Parity
 from mlopt.runtimes.opening import open_runtime
 from mlopt.runtimes.remote import Worker
-from mlopt.training.objectives import score
 
 CHUNK = 64
 MAX_SAMPLES, MAX_BYTES = 10_000, 256 * 2**20
@@ -52,7 +52,7 @@ class Checker:
     def _fitting(self, artifact: Artifact) -> tuple[list[NDArray[Any]], torch.Tensor | None, int]:
         """The same, cut to whole batches where the artifact's batch is fixed: (inputs, labels, chunk)."""
         inputs, target = self._inputs(artifact)
-        fixed = fixed_batch(artifact)
+        fixed = artifact.fixed_batch
         if fixed is None:
             return inputs, target, CHUNK
         whole = max(fixed, len(inputs[0]) // fixed * fixed)

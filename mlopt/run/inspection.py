@@ -8,15 +8,16 @@ import torch
 from torch import nn
 
 from mlopt.artifact import Format
-from mlopt.data import load_data
+from mlopt.checking.accuracy import score
+from mlopt.data.sets import load_data
 from mlopt.errors import MloptError, UsageError
-from mlopt.model import bundle as bundles
 from mlopt.model.inputs import check_runs, infer, parse_spec, synthetic
+from mlopt.model.outputs import logits_of
 from mlopt.model.sources import Source, open_model
+from mlopt.model.tensors import canonical
 from mlopt.model.trust import Trust
 from mlopt.pruning.engine import Pruner, analyse
 from mlopt.pruning.sensitivity import Sensitivity, measure
-from mlopt.training.objectives import logits_of, score
 
 MAX_LAYERS = 400
 
@@ -29,7 +30,7 @@ def inspect_model(text: str, trust: Trust, input: tuple[str, ...]) -> dict[str, 
     module = source.module.eval()
     specs = tuple(parse_spec(item, i) for i, item in enumerate(input)) or source.inputs or infer(module)
     check_runs(module, specs)
-    tensors = bundles.canonical(module)
+    tensors = canonical(module)
     parameters = {name for name, _ in module.named_parameters()}
     out: dict[str, Any] = {
         "kind": source.kind,

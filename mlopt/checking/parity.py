@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlopt.errors import PassFailed
-from mlopt.recipe import Tolerance
+from mlopt.recipe.schema import Tolerance
 
 
 @dataclass(frozen=True)

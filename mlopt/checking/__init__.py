@@ -1,0 +1,1 @@
+"""Is it still right? Outputs compared, tolerances, accuracy."""

@@ -1,0 +1,1 @@
+"""Functions that write a file from a module, or an engine from a file."""

@@ -1,0 +1,48 @@
+"""ONNX file to TensorRT engine, built in a child process: a builder that crashes is one failed build."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mlopt.artifact import Artifact
+from mlopt.errors import BackendMissing, PassFailed
+
+PACKAGES = {"rtx": ("tensorrt_rtx", "pip install 'mlopt[rtx]'"), "tensorrt": ("tensorrt", "pip install 'mlopt[tensorrt]'")}
+
+
+@dataclass(frozen=True)
+class EngineBuild:
+    """What was built: by which package and version, and how large the engine is."""
+
+    version: str
+    bytes: int
+
+
+def build_engine(onnx: Artifact, flavour: str, path: Path, max_batch: int, timeout_s: float) -> EngineBuild:
+    """Build an engine from an ONNX artifact. `flavour`: `rtx` or `tensorrt`. Raises `BackendMissing` or `PassFailed`."""
+    package, install = PACKAGES[flavour]
+    if find_spec(package) is None:
+        raise BackendMissing("TensorRT-RTX" if flavour == "rtx" else "TensorRT", install)
+    profile = {
+        spec.name: [[dim if isinstance(dim, int) else limit for dim in spec.dims] for limit in (1, 1, max_batch)]
+        for spec in onnx.inputs
+        if any(isinstance(dim, str) for dim in spec.dims)
+    }
+    job = {"package": package, "onnx": str(onnx.path), "out": str(path), "profile": profile}
+    command = [sys.executable, "-m", "mlopt.exporting.tensorrt_builder", json.dumps(job)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise PassFailed(f"the TensorRT build took longer than {timeout_s:.0f} s", "raise timeout_s in the recipe") from error
+    lines = done.stdout.strip().splitlines()
+    answer: dict[str, Any] = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+    if done.returncode or "error" in answer or not path.is_file():
+        tail = answer.get("error") or " | ".join(done.stderr.strip().splitlines()[-3:]) or f"the builder died with {done.returncode}"
+        raise PassFailed(f"TensorRT refused {onnx.name}: {tail}", "look at the node it names with `mlopt view`")
+    return EngineBuild(str(answer["version"]), int(answer["bytes"]))

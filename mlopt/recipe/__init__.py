@@ -1,0 +1,1 @@
+"""What is asked for: the schema, YAML, options of the command line, and whether the passes fit."""

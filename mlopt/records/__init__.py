@@ -1,0 +1,1 @@
+"""What happened, as typed records: runs, verdicts, measurements, machines. JSON at the edge only."""

@@ -1,0 +1,1 @@
+"""One run of a recipe: intake, store, steps, record."""
