@@ -30,10 +30,11 @@ from mlopt.pruning.budget import Amount
 from mlopt.pruning.engine import Declined, Options, Pruned, Pruner
 from mlopt.pruning.latency import in_time, prune_to_latency
 from mlopt.pruning.plan_file import Plan
-from mlopt.recipe.from_options import build_recipe
-from mlopt.recipe.schema import Model, Recipe
-from mlopt.run.runner import Pipeline, Run
-from mlopt.run.store import Store
+from mlopt.recipe.from_options import Wanted, build_recipe
+from mlopt.recipe.schema import Bench, Model
+from mlopt.run.runner import Run
+from mlopt.run.runner import run as run_recipe
+from mlopt.run.store import Store, default_place
 from mlopt.training.loop import recalibrate_batch_norm
 from mlopt.training.objectives import taylor_losses
 
@@ -175,6 +176,7 @@ def compress(
     seed: int = 0,
     threads: int = 1,
     bench: bool = True,
+    store: str | Path | None = None,
 ) -> Run:
     """The main job on a live module; the batch dimension of `inputs` is taken as dynamic.
 
@@ -189,16 +191,15 @@ def compress(
         TensorSpec("x" if i == 0 else f"x{i}", ("batch", *tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."))
         for i, tensor in enumerate(tensors)
     )
-    store = Store(directory)
-    with store.locked():
-        stage = store.stage()
+    kept = Store(Path(store) if store is not None else default_place())
+    with kept.opened():
+        stage = kept.stage()
         _, head = source.trunk()
         bundle.write(stage, model, bundle.Bundle(head.origin, specs))
-        root, _ = store.publish(stage)
+        root, _ = kept.publish(stage)
     named = tuple(sorted(own | set(allow_class)))
     loaded = _data(data, specs)
-    recipe: Recipe = build_recipe(
-        Model(path=str(root), arch=factory, arch_args=factory_args or {}, allow_class=named),
+    wanted = Wanted(
         prune=None if prune is None else str(prune),
         finetune=finetune,
         distill=distill,
@@ -208,10 +209,10 @@ def compress(
         data=data if isinstance(data, str) else ("live" if loaded is not None else None),
         max_drop=max_drop,
         seed=seed,
-        threads=threads,
-        bench=bench,
+        bench=Bench(threads=threads, enabled=bench),
     )
-    return Pipeline(recipe, directory, data=loaded).run()
+    given = Model(path=str(root), arch=factory, arch_args=factory_args or {}, allow_class=named)
+    return run_recipe(build_recipe(given, wanted), directory, kept, data=loaded)
 
 
 @dataclass(frozen=True)

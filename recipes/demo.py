@@ -13,7 +13,7 @@ import torch
 from mlopt.checking.accuracy import evaluate
 from mlopt.cli.main import main as mlopt
 from mlopt.data.sets import load_data
-from mlopt.recipe.schema import Train
+from mlopt.recipe.configs import Train
 from mlopt.training.loop import fit
 from mlopt.training.objectives import supervised
 from recipes.datasets import digits_arrays

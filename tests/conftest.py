@@ -59,7 +59,7 @@ def digits_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model_pt(tmp_path_factory: pytest.TempPathFactory, digits_npz: Path) -> Path:
     """A small residual network that knows the digits a little, pickled as people pickle."""
     from mlopt.data.sets import load_data
-    from mlopt.recipe.schema import Train
+    from mlopt.recipe.configs import Train
     from mlopt.training.loop import fit
     from mlopt.training.objectives import supervised
 

@@ -30,7 +30,7 @@ from mlopt.pruning.latency import TimeRatio, prune_to_latency
 from mlopt.pruning.plan_file import Plan, indices, ranges
 from mlopt.pruning.sensitivity import measure
 from mlopt.pruning.sparsity import masks_of, sparsify
-from mlopt.recipe.schema import Finetune
+from mlopt.recipe.configs import Finetune
 from mlopt.training.loop import fit
 from mlopt.training.objectives import supervised
 from recipes.networks import digits_resnet

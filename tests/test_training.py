@@ -16,7 +16,7 @@ from mlopt.errors import DataError, PassFailed
 from mlopt.model import bundle
 from mlopt.model.sources import adopt
 from mlopt.model.tensors import canonical
-from mlopt.recipe.schema import Train
+from mlopt.recipe.configs import Train
 from mlopt.training.distributed import train_in_processes
 from mlopt.training.loop import World, fit, recalibrate_batch_norm, schedule
 from mlopt.training.objectives import distillation, supervised

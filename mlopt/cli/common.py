@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-WIDE = 140
+from mlopt.system.progress import Kind
+
+UNLIMITED = 100_000
+"""A file or a pipe has no width of its own: a path that is folded there can be neither read nor copied."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -39,6 +42,21 @@ trust_options = stack(
         "--allow-class", "allow_class", multiple=True, metavar="PKG.MOD.CLASS", help="A class that a model file may name; PKG.MOD.* for all."
     ),
     click.option("--trust-code", is_flag=True, help="Run what the file contains. Only for files you made yourself."),
+)
+
+out_option = click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="The run directory. Default: named after the model, in the working directory."
+)
+
+store_option = click.option(
+    "--store", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where finished passes are kept. Default: the user's cache."
+)
+
+where_options = (
+    out_option,
+    store_option,
+    click.option("--dry-run", is_flag=True, help="Say what would run, with sizes, and run nothing."),
+    click.option("--plan", "plan_only", is_flag=True, hidden=True),
 )
 
 input_option = click.option(
@@ -88,24 +106,30 @@ class Screen:
         force = {"always": True, "never": False, "auto": None}[color]
         options: dict[str, Any] = {"force_terminal": force if force else None, "no_color": color == "never" or None, "highlight": False}
         self.out, self.log = Console(**options), Console(stderr=True, **options)
-        if not self.out.is_terminal and "COLUMNS" not in os.environ:
-            self.out.width = WIDE  # a file or a pipe has no width of its own, and folded tables are hard to read
+        if not self.out.is_terminal:
+            self.out.width = UNLIMITED
         self.as_json, self._quiet, self._verbose = as_json, quiet, verbose
         self._status: Any = None
 
-    def say(self, line: str) -> None:
-        """One line of progress. Lines that end in `...` announce work; indented ones are detail for `-v`."""
-        if self._quiet or (line.startswith("    ") and not self._verbose):
+    def say(self, line: str, kind: Kind = "done") -> None:
+        """One line of progress: on a terminal, what is at work is a spinner; details are for `-v`."""
+        if self._quiet or (kind == "detail" and not self._verbose):
             return
         from rich.markup import escape
 
-        if line.endswith("...") and self.log.is_terminal:
+        if kind == "working" and self.log.is_terminal:
             if self._status is None:
                 self._status = self.log.status(escape(line))
                 self._status.start()
             self._status.update(escape(line))
-        elif not line.endswith("..."):
+        elif kind == "detail":
+            self.log.print("    " + escape(line), soft_wrap=True)
+        elif kind == "done":
             self.log.print(escape(line), soft_wrap=True)
+
+    def line(self, text: str) -> None:
+        """One line of the result, as it is."""
+        self.out.print(text, markup=False, soft_wrap=True)
 
     def done(self) -> None:
         """Take the spinner away."""
@@ -115,13 +139,15 @@ class Screen:
 
     def table(self, columns: tuple[str, ...], rows: list[tuple[str, ...]], left: int = 1) -> None:
         """A table on standard output; all columns but the first `left` are figures."""
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
+        fold = "fold" if self.out.is_terminal else "ignore"
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index < left else "right", no_wrap=index >= left, overflow="fold")
+            table.add_column(column, justify="left" if index < left else "right", no_wrap=index >= left or fold == "ignore", overflow=fold)  # type: ignore[arg-type]
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(escape(cell) for cell in row))
         self.out.print(table)
 
     def json(self, data: Any) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import click
 
-from mlopt.cli.common import comma, input_option, ints, output_options, stack, trust_options
+from mlopt.cli.common import comma, input_option, ints, output_options, stack, trust_options, where_options
 from mlopt.errors import UsageError
 
 leaf_options = stack(
@@ -17,14 +16,13 @@ leaf_options = stack(
 )
 
 run_options = stack(
-    click.option("-o", "--out", type=click.Path(path_type=Path), help="The run directory. Default: MODEL-mlopt."),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
     click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of each measured runtime."),
     click.option("--batch", default="1", callback=ints, show_default=True, help="Batch sizes to measure: 1,8"),
     click.option("--budget", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Seconds of sampling a batch size."),
     click.option("--no-bench", is_flag=True, help="Do not measure latency."),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
-    click.option("--plan", "plan_only", is_flag=True, help="Say what would run, and run nothing."),
+    *where_options,
 )
 
 
@@ -71,10 +69,10 @@ def command(**options: Any) -> int:
 
     MODEL is a bundle, a .pt or .safetensors file, or package.module:factory; --export of an .onnx file works too.
     """
-    from mlopt.cli.execute import compress_like
+    from mlopt.cli.execute import run_wanted
+    from mlopt.recipe.from_options import Wanted
 
-    return compress_like(
-        options,
+    wanted = Wanted(
         prune=options["prune"],
         pruning=pruning_of(options),
         iterations=options["iterations"],
@@ -84,4 +82,15 @@ def command(**options: Any) -> int:
         export=options["export"] or ("torchscript", "onnx"),
         max_drop=options["max_drop"],
         nproc=options["nproc"],
+        **shared_of(options),
     )
+    return run_wanted(options, wanted)
+
+
+def shared_of(options: dict[str, Any]) -> dict[str, Any]:
+    """What `compress` and `export` ask for by the same options."""
+    from mlopt.recipe.schema import Bench
+
+    bench = Bench(threads=options["threads"], batch=options["batch"], enabled=not options["no_bench"], budget_s=options["budget"])
+    taken = {key: options[key] for key in ("quantize", "data", "seed", "device")}
+    return {**taken, "target": options["target"] or ("cpu",), "input": options["inputs"], "bench": bench}

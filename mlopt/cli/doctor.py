@@ -6,33 +6,18 @@ from typing import Any
 
 import click
 
+from mlopt import catalog
 from mlopt.cli.common import output_options
-
-BACKENDS = (
-    ("eager, TorchScript", ("torch",), "pip install torch"),
-    ("ONNX export", ("onnx", "onnxscript"), "pip install 'mlopt[onnx]'"),
-    ("ONNX Runtime", ("onnxruntime",), "pip install 'mlopt[cpu]'"),
-    ("fp16", ("onnxconverter_common",), "pip install 'mlopt[onnx]'"),
-    ("TensorRT-RTX", ("tensorrt_rtx",), "pip install 'mlopt[rtx]'"),
-    ("TensorRT", ("tensorrt",), "pip install 'mlopt[tensorrt]'"),
-    ("Netron", ("netron",), "pip install 'mlopt[view]'"),
-    ("image folders", ("PIL",), "pip install pillow"),
-)
 
 
 def findings() -> dict[str, Any]:
     """What is here and what is not; nothing heavy is imported."""
-    import shutil
-    from importlib.util import find_spec
-
     from mlopt.measuring.environment import fingerprint, version_of
 
     backends = []
-    for name, packages, install in BACKENDS:
-        missing = [package for package in packages if find_spec(package) is None]
-        backends.append({"name": name, "ready": not missing, "install": install if missing else None})
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    backends.append({"name": "AOTInductor", "ready": bool(compiler), "install": None if compiler else "apt-get install g++"})
+    for spec in catalog.BACKENDS.values():
+        missing = spec.missing()
+        backends.append({"name": spec.title, "ready": not missing, "install": spec.install if missing else None})
     warnings = []
     if version_of("onnxruntime") and version_of("onnxruntime-gpu"):
         warnings.append("onnxruntime and onnxruntime-gpu are both installed and overwrite each other: uninstall both, install one")

@@ -1,12 +1,25 @@
-"""What `compress`, `run`, `train` and `export` do once they have a recipe."""
+"""What `compress`, `run`, `train`, `export` and `prune` do once they have a recipe."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlopt.cli.common import Screen, parse_arguments
-from mlopt.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from mlopt.recipe.from_options import Wanted
+    from mlopt.recipe.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a run writes, and whether it runs at all. `store` None: the user's."""
+
+    directory: Path
+    store: Path | None = None
+    dry_run: bool = False
 
 
 def default_directory(model: str) -> Path:
@@ -15,95 +28,100 @@ def default_directory(model: str) -> Path:
     return Path(f"{stem.rpartition('.')[2]}-mlopt")
 
 
-def show_plan(recipe: Recipe, directory: Path, screen: Screen) -> None:
-    """What would run, with the sizes of its inputs; nothing is loaded."""
-    from mlopt.artifact import Format
-    from mlopt.recipe.order import plan
-
-    start = Format.ONNX if recipe.model.path.endswith(".onnx") else Format.MODULE
-    steps = plan(recipe, start)
-    path = Path(recipe.model.path)
-    size = path.stat().st_size if path.is_file() else None
-    if screen.as_json:
-        passes = [{"name": step.name, "takes": step.takes, "config": step.step.model_dump(mode="json", by_alias=True)} for step in steps]
-        screen.json({"model": recipe.model.path, "bytes": size, "directory": str(directory), "passes": passes})
-        return
-    screen.out.print(f"{recipe.model.path}{f'  {size / 1e6:.2f} MB' if size else ''}  ->  {directory}", markup=False)
-    for number, step in enumerate(steps, 1):
-        config = {key: value for key, value in step.step.model_dump(mode="json").items() if key != "pass_"}
-        screen.out.print(f"  {number}. {step.name}  takes {step.takes}  {config}", markup=False, soft_wrap=True)
+def screen_of(options: dict[str, Any]) -> Screen:
+    """The screen that `output_options` ask for."""
+    return Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
 
 
-def compress_like(options: dict[str, Any], **own: Any) -> int:
-    """Build a recipe from the options that `compress` and `export` share and from a command's `own`, and run it."""
-    from mlopt.recipe.from_options import build_recipe
+def where_of(options: dict[str, Any], model: str, screen: Screen) -> Where:
+    """What -o, --store and --dry-run say. `--plan` is the old name of --dry-run."""
+    if options.get("plan_only"):
+        screen.say("--plan is now called --dry-run here: a plan is what pruning decided (plan.json)")
+    dry_run = bool(options.get("dry_run") or options.get("plan_only"))
+    return Where(options["out"] or default_directory(model), options["store"], dry_run)
+
+
+def model_of(options: dict[str, Any]) -> Any:
+    """The model of a recipe from `trust_options`."""
     from mlopt.recipe.schema import Model
 
-    screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
-    model = Model(
+    return Model(
         path=options["model"],
         arch=options["arch"],
         arch_args=parse_arguments(options["arch_args"]),
         allow_class=options["allow_class"],
         trust_code=options["trust_code"],
     )
-    recipe = build_recipe(
-        model,
-        quantize=options["quantize"],
-        target=options["target"] or ("cpu",),
-        input=options["inputs"],
-        data=options["data"],
-        seed=options["seed"],
-        threads=options["threads"],
-        batch=options["batch"],
-        device=options["device"],
-        bench=not options["no_bench"],
-        budget_s=options["budget"],
-        **own,
-    )
-    return execute(recipe, options["out"] or default_directory(options["model"]), screen, options["plan_only"])
 
 
-def execute(recipe: Recipe, directory: Path, screen: Screen, plan_only: bool) -> int:
+def run_wanted(options: dict[str, Any], wanted: Wanted) -> int:
+    """Build a recipe from what was asked for, and run it."""
+    from mlopt.recipe.from_options import build_recipe
+
+    screen = screen_of(options)
+    recipe = build_recipe(model_of(options), wanted)
+    return execute(recipe, where_of(options, options["model"], screen), screen)
+
+
+def show_steps(recipe: Recipe, directory: Path, screen: Screen) -> None:
+    """What would run, with the sizes of its inputs; nothing is loaded."""
+    from mlopt.artifact import Format
+    from mlopt.recipe.order import steps_of
+
+    start = Format.ONNX if recipe.model.path.endswith(".onnx") else Format.MODULE
+    steps = steps_of(recipe, start)
+    path = Path(recipe.model.path)
+    size = path.stat().st_size if path.is_file() else None
+    if screen.as_json:
+        passes = [{"name": s.name, "takes": s.takes, "config": s.config.model_dump(mode="json", by_alias=True)} for s in steps]
+        screen.json({"model": recipe.model.path, "bytes": size, "directory": str(directory), "passes": passes})
+        return
+    screen.line(f"{recipe.model.path}{f'  {size / 1e6:.2f} MB' if size else ''}  ->  {directory}")
+    for number, step in enumerate(steps, 1):
+        config = {key: value for key, value in step.config.model_dump(mode="json").items() if key != "pass_"}
+        screen.line(f"  {number}. {step.name}  takes {step.takes}  {config}")
+
+
+def execute(recipe: Recipe, where: Where, screen: Screen) -> int:
     """Run, show the table, return the exit code."""
-    if plan_only:
-        show_plan(recipe, directory, screen)
+    if where.dry_run:
+        show_steps(recipe, where.directory, screen)
         return 0
-    from mlopt.run.runner import Pipeline
+    from mlopt.run.runner import run
+    from mlopt.run.store import Store, default_place
 
     try:
-        run = Pipeline(recipe, directory, screen.say).run()
+        run(recipe, where.directory, Store(where.store or default_place()), screen.say)
     except BaseException:
         screen.done()
-        if (directory / "report.md").is_file() and (directory / "run.json").is_file():
-            _show(directory, screen)
+        if (where.directory / "report.md").is_file() and (where.directory / "run.json").is_file():
+            _show(where.directory, screen)
         raise
     screen.done()
-    _show(run.directory, screen)
+    _show(where.directory, screen)
     return 0
 
 
 def _show(directory: Path, screen: Screen) -> None:
-    from mlopt.records import files as record
-    from mlopt.report.document import ARTIFACTS, summarise
+    """The table of artifacts, what matters most, and where everything lies."""
+    from mlopt.records import run as records
+    from mlopt.records.edge import to_json
+    from mlopt.report.run import ARTIFACTS, run_document
 
-    data: dict[str, Any] = record.read(directory)
+    record = records.read(directory)
     if screen.as_json:
-        screen.json(data)
+        screen.json(to_json(record))
         return
-    document = summarise(data)
+    document = run_document(record)
     artifacts = document.table(ARTIFACTS)
     if artifacts is not None:
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False)
-        for index, column in enumerate(artifacts.columns):
-            table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
-        for row in artifacts.rows:
-            table.add_row(*row)
-        screen.out.print()
-        screen.out.print(table)
-        screen.out.print()
+        screen.log.print()
+        screen.table(artifacts.columns, list(artifacts.rows))
+        screen.line("")
     for line in document.headlines:
-        screen.out.print(line, markup=False, soft_wrap=True)
-    screen.out.print(f"report  {directory / 'report.html'}", markup=False, soft_wrap=True)
+        screen.line(line)
+    if any(entry.role == "trunk" and entry.status in ("ok", "cached") for entry in record.passes):
+        screen.line(f"model   {directory / 'model'}  (mlopt.load gives it back)")
+    if (directory / "plan.json").is_file():
+        screen.line(f"plan    {directory / 'plan.json'}")
+    screen.line(f"report  {directory / 'report.html'}")

@@ -22,6 +22,8 @@ from mlopt.cli.compress import leaf_options, run_options
 @output_options
 def command(**options: Any) -> int:
     """Export MODEL as it is: checked and measured, not pruned. An .onnx file can be quantized and built into an engine."""
-    from mlopt.cli.execute import compress_like
+    from mlopt.cli.compress import shared_of
+    from mlopt.cli.execute import run_wanted
+    from mlopt.recipe.from_options import Wanted
 
-    return compress_like(options, export=options["export"], opset=options["opset"])
+    return run_wanted(options, Wanted(export=options["export"], opset=options["opset"], **shared_of(options)))

@@ -25,7 +25,8 @@ COMMANDS = {
     "inspect": "parameters, MACs, layers, what can be pruned, what runtimes will say",
     "view": "show an ONNX file in Netron, local, nothing sent",
     "doctor": "the environment, and what is missing for which backend",
-    "schema": "JSON schema of the recipe",
+    "store": "what the store of finished passes holds, and how to clear it",
+    "schema": "JSON schema of recipe, policy and records",
 }
 
 

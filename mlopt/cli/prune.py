@@ -7,8 +7,11 @@ from typing import Any
 
 import click
 
-from mlopt.cli.common import input_option, output_options, trust_options
+from mlopt.cli.common import input_option, out_option, output_options, store_option, trust_options
 from mlopt.cli.compress import pruning_of, pruning_options
+
+BUDGET_S = 5.0
+"""Seconds of sampling, where --bench asks for it."""
 
 
 @click.command(short_help="prune only, or apply a plan")
@@ -19,7 +22,8 @@ from mlopt.cli.compress import pruning_of, pruning_options
 )
 @pruning_options
 @click.option("--data", metavar="DATA", help="file.npz, a folder of class folders, or package.module:factory.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="The run directory. Default: MODEL-mlopt.")
+@out_option
+@store_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of each measured runtime.")
 @click.option("--bench", is_flag=True, help="Measure the pruned module beside the dense one.")
@@ -31,13 +35,23 @@ def command(amount: str | None, plan_file: Path | None, bench: bool, **options: 
 
     The plan says what stays of each width and why. Edit it, compare it, or apply it to another checkpoint of the same model.
     """
-    from mlopt.cli.execute import compress_like
+    from mlopt.cli.execute import run_wanted
     from mlopt.errors import UsageError
+    from mlopt.recipe.from_options import Wanted
 
     if (amount is None) == (plan_file is None):
         raise UsageError("give either --amount or --plan", "mlopt prune model.pt --amount 0.5")
     if plan_file is not None and not plan_file.is_file():
         raise UsageError(f"{plan_file}: no such file", "give the plan.json of a pruning")
-    rest = {"quantize": (), "target": (), "batch": (1,), "device": "auto", "no_bench": not bench, "budget": 5.0, "plan_only": False}
-    settings = pruning_of(options) | ({"plan": str(plan_file.resolve())} if plan_file is not None else {})
-    return compress_like({**options, **rest}, prune=amount, pruning=settings, export=())
+    from mlopt.recipe.schema import Bench
+
+    plan = {"plan": str(plan_file.resolve())} if plan_file is not None else {}
+    wanted = Wanted(
+        prune=amount,
+        pruning=pruning_of(options) | plan,
+        input=options["inputs"],
+        data=options["data"],
+        seed=options["seed"],
+        bench=Bench(threads=options["threads"], enabled=bench, budget_s=BUDGET_S),
+    )
+    return run_wanted(options, wanted)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -19,39 +17,56 @@ def command(directories: tuple[Path, ...], kind: str | None) -> int:
 
     --format github prints annotations, and appends to $GITHUB_STEP_SUMMARY where that is set. junit, github and gitlab are of gates.
     """
-    from mlopt.records import files as record
+    from mlopt.records.gate import FILE as GATE_FILE
     from mlopt.report.write import write_gate, write_reports
 
     for directory in directories:
-        file = record.find(directory)
-        is_gate = file.name == record.GATE_FILE
-        data = record.read(file)
+        home = directory if directory.is_dir() else directory.parent
+        is_gate = (directory / GATE_FILE).is_file() or directory.name == GATE_FILE
         if kind:
-            click.echo(_printed(data, kind, is_gate, directory))
-        else:
-            home = directory if directory.is_dir() else directory.parent
-            for path in write_gate(home, data) if is_gate else write_reports(home, data):
-                click.echo(str(path))
+            click.echo(_of_gate(directory, kind) if is_gate else _of_run(directory, kind))
+            continue
+        from mlopt.records import gate, run
+
+        for path in write_gate(home, gate.read(directory)) if is_gate else write_reports(home, run.read(directory)):
+            click.echo(str(path))
     return 0
 
 
-def _printed(data: dict[str, Any], kind: str, is_gate: bool, directory: Path) -> str:
-    """One format of one record. Raises `UsageError` for a verdict's format of what is no verdict."""
+def _of_run(directory: Path, kind: str) -> str:
+    """One format of a run. Raises `UsageError` for a verdict's format."""
     from mlopt.errors import UsageError
+    from mlopt.records import run
+    from mlopt.records.edge import text_of, to_json
+    from mlopt.report.run import run_document
+    from mlopt.report.write import html, markdown
+
+    record = run.read(directory)
+    if kind == "html":
+        return html(run_document(record), to_json(record), "run")
+    if kind == "md":
+        return markdown(run_document(record))
+    if kind == "json":
+        return text_of(to_json(record)).rstrip()
+    hint = "judge it first: mlopt gate DIR --baseline OLD -o OUT"
+    raise UsageError(f"{directory} is a run, and {kind} reports a verdict", hint)
+
+
+def _of_gate(directory: Path, kind: str) -> str:
+    """One format of a verdict."""
+    from mlopt.records import gate
+    from mlopt.records.edge import text_of, to_json
     from mlopt.report import formats
-    from mlopt.report.document import summarise
     from mlopt.report.verdict import verdict_document
     from mlopt.report.write import html, markdown
 
-    document = verdict_document(data) if is_gate else summarise(data)
+    record = gate.read(directory)
     if kind == "html":
-        return html(document, data, "gate" if is_gate else "run")
+        return html(verdict_document(record), to_json(record), "gate")
     if kind == "md":
-        return markdown(document)
+        return markdown(verdict_document(record))
     if kind == "json":
-        return json.dumps(data, indent=1)
-    if not is_gate:
-        raise UsageError(f"{directory} is a run, and {kind} reports a verdict", "judge it first: mlopt gate DIR --baseline OLD -o OUT")
+        return text_of(to_json(record)).rstrip()
     if kind == "junit":
-        return formats.junit(data)
-    return formats.gitlab(data) if kind == "gitlab" else formats.github(data, markdown(document))
+        return formats.junit(record)
+    return formats.gitlab(record) if kind == "gitlab" else formats.github(record, markdown(verdict_document(record)))

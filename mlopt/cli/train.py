@@ -7,27 +7,26 @@ from typing import Any
 
 import click
 
-from mlopt.cli.common import output_options
+from mlopt.cli.common import output_options, stack, where_options
 
 
 @click.command(short_help="only the trunk of a recipe")
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="The run directory. Default: RECIPE-mlopt.")
 @click.option("--nproc", type=click.IntRange(min=1), help="Processes, instead of the recipe's.")
-@click.option("--plan", "plan_only", is_flag=True, help="Say what would run, and run nothing.")
+@stack(*where_options)
 @output_options
-def command(recipe: Path, out: Path | None, nproc: int | None, plan_only: bool, **options: Any) -> int:
+def command(recipe: Path, nproc: int | None, **options: Any) -> int:
     """Run the passes of RECIPE.yaml that change the module, and leave the exports. DIR/model is the bundle."""
-    from mlopt.cli.common import Screen
-    from mlopt.cli.execute import default_directory, execute
+    from mlopt import catalog
+    from mlopt.cli.execute import execute, screen_of, where_of
     from mlopt.errors import RecipeError
-    from mlopt.recipe.schema import TRUNK, load
+    from mlopt.recipe.schema import load
 
-    screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
+    screen = screen_of(options)
     whole = load(recipe)
-    steps = tuple(step for step in whole.passes if step.pass_ in TRUNK)
+    steps = tuple(config for config in whole.passes if catalog.PASSES[config.pass_].role == "trunk")
     if not steps:
         raise RecipeError(f"{recipe} has no pass that trains or changes the module", "add `- pass: train`")
     quiet = whole.bench.model_copy(update={"enabled": False})
     part = whole.model_copy(update={"passes": steps, "nproc": nproc or whole.nproc, "bench": quiet})
-    return execute(part, out or default_directory(str(recipe)), screen, plan_only)
+    return execute(part, where_of(options, str(recipe), screen), screen)

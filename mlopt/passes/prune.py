@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import nn
 
-from mlopt.artifact import Artifact, Format
+from mlopt.artifact import Artifact
 from mlopt.errors import MloptError
 from mlopt.measuring.compare import Serving
 from mlopt.measuring.layers import slow_layers
@@ -18,17 +18,22 @@ from mlopt.model import bundle
 from mlopt.passes.base import PassResult
 from mlopt.passes.context import RunContext
 from mlopt.pruning.budget import Amount
-from mlopt.pruning.engine import CLOSE, Declined, Options, Pruned, Pruner
+from mlopt.pruning.engine import CLOSE, Declined, Options, Pruned, Pruner, PruneReport
 from mlopt.pruning.importance import mean_gradients
 from mlopt.pruning.latency import TimeRatio, Trial, in_time, prune_to_latency
 from mlopt.pruning.plan_file import Plan
 from mlopt.pruning.sparsity import sparsify
-from mlopt.recipe import schema as recipe
+from mlopt.recipe.configs import Prune
+from mlopt.records.edge import Json
+from mlopt.records.run import Finding
 from mlopt.training.loop import recalibrate_batch_norm
 from mlopt.training.objectives import taylor_losses
 
 PROOF_SAMPLES = 8
 PLAN = "plan.json"
+SHOWN_LAYERS = 5
+NOTABLE = 0.005
+"""What rounding changes by less than half a point is not worth a sentence."""
 
 
 def _shown(amount: str) -> str:
@@ -39,22 +44,22 @@ def _shown(amount: str) -> str:
 
 @dataclass(frozen=True)
 class PrunePass:
-    config: recipe.Prune
-    takes: ClassVar[Format] = Format.MODULE
-    gives: ClassVar[Format] = Format.MODULE
+    config: Prune
     version: ClassVar[int] = 2
 
     def __call__(self, artifact: Artifact, stage: Path, run: RunContext) -> PassResult:
-        module, head = bundle.read(artifact.path, run.trust)
-        module.eval()
-        if self.config.kind != "structured":
-            return self._zeros(module, head, artifact, stage, run)
-        inputs, _ = run.samples(artifact, PROOF_SAMPLES)
-        losses = taylor_losses(module, run.data.train, run.seed) if self.config.importance == "taylor" else []
         config = self.config
-        pruner = Pruner(module, inputs, Options(config.importance, config.spread, config.round_to, config.floor, config.keep, run.seed), losses)
+        if config.kind != "structured":
+            return self._zeros(artifact, stage, run)
+        # Gradients for Taylor importance change statistics of the module: then it must be nobody else's.
+        own = config.importance == "taylor"
+        module, head = run.modules.take(artifact) if own else run.modules.borrow(artifact)
+        inputs, _ = run.samples(artifact, PROOF_SAMPLES)
+        losses = taylor_losses(module, run.data.train, run.seed) if own else []
+        options = Options(config.importance, config.spread, config.round_to, config.floor, config.keep, run.seed)
         trials: list[Trial] = []
         try:
+            pruner = Pruner(module, inputs, options, losses)
             pruned, trials = self._prune(pruner, head, artifact, run)
         except Declined as declined:
             return PassResult(artifact, declined=declined.reason)
@@ -64,19 +69,15 @@ class PrunePass:
         bundle.write(stage, pruned.module, head.after(pruned.module, pruned.surgery))
         pruned.plan.write(stage / PLAN)
         report = pruned.report
-        hidden = ("before", "after", "proof", "layers")
-        metrics: dict[str, Any] = {
-            **{key: value for key, value in asdict(report).items() if key not in hidden},
-            "before": asdict(report.before),
-            "after": asdict(report.after),
-            "proof": report.proof.to_json(),
-            "recalibrated": recalibrated,
-            "slow_layers": slow_layers(module, pruned.module, tuple(x[:1] for x in inputs), report.layers, run.threads),
-            "summary": f"{report.reached:.1%} of the {_shown(report.amount)} remain; proof error {report.proof.error:.1e}",
-        }
+        one = tuple(x[:1] if isinstance(x, torch.Tensor) else x for x in inputs)
+        slow = slow_layers(module, pruned.module, one, report.layers, run.threads)
+        metrics = _metrics(report) | cast(Json, {"recalibrated": recalibrated, "slow_layers": slow})
+        summary = f"{report.reached:.1%} of the {_shown(report.amount)} remain; proof error {report.proof.error:.1e}"
         if trials:
-            metrics |= _latency_metrics(pruned, Amount.parse(config.amount), config.runtime, trials)
-        return PassResult(replace(artifact, root=stage, digest=""), metrics)
+            timed, summary = _latency_metrics(pruned, Amount.parse(config.amount), config.runtime, trials)
+            metrics |= timed
+        findings = _findings(config.pass_, metrics, report)
+        return PassResult(replace(artifact, root=stage, digest=""), metrics, findings, summary)
 
     def _prune(self, pruner: Pruner, head: bundle.Bundle, artifact: Artifact, run: RunContext) -> tuple[Pruned, list[Trial]]:
         if self.config.plan is not None:
@@ -96,9 +97,10 @@ class PrunePass:
     def _serving(self, artifact: Artifact, run: RunContext) -> Serving:
         return Serving(artifact, self.config.runtime, run.trust, Conditions(run.threads, run.device), run.data, run.seed)
 
-    def _zeros(self, module: nn.Module, head: bundle.Bundle, artifact: Artifact, stage: Path, run: RunContext) -> PassResult:
+    def _zeros(self, artifact: Artifact, stage: Path, run: RunContext) -> PassResult:
         """Unstructured and 2:4: the same shapes, with zeros that training keeps."""
         config = self.config
+        module, head = run.modules.take(artifact)
         share = 0.5 if config.kind == "2:4" else float(config.amount.rpartition(":")[2])
         scores = None
         if config.importance == "taylor":
@@ -113,15 +115,17 @@ class PrunePass:
             return PassResult(artifact, declined="the model has no linear or convolution layer whose weights could be zeroed")
         marked = replace(head, sparse=tuple(sorted({*head.sparse, *sparse.names})))
         bundle.write(stage, module, marked)
-        metrics: dict[str, Any] = {
+        gain = self._gain(module, marked, artifact, run)
+        metrics: Json = {
             "kind": config.kind,
             "zeros": sparse.zeros,
             "weights": sparse.weights,
-            "skipped": sparse.skipped,
-            "summary": f"{sparse.zeros / sparse.weights:.1%} of the weights are zero",
-            "gain": self._gain(module, marked, artifact, run),
+            "skipped": dict(sparse.skipped),
+            "gain": gain,
         }
-        return PassResult(replace(artifact, root=stage, digest=""), metrics)
+        findings = (Finding("note", config.pass_, gain),)
+        summary = f"{sparse.zeros / sparse.weights:.1%} of the weights are zero"
+        return PassResult(replace(artifact, root=stage, digest=""), metrics, findings, summary)
 
     def _gain(self, module: nn.Module, head: bundle.Bundle, artifact: Artifact, run: RunContext) -> str:
         """One measured sentence on what the zeros are worth here."""
@@ -141,17 +145,47 @@ class PrunePass:
         )
 
 
-def _latency_metrics(pruned: Pruned, budget: Amount, runtime: str, trials: list[Trial]) -> dict[str, Any]:
-    """The budget that was asked for, in time, with every step of the search."""
+def _metrics(report: PruneReport) -> Json:
+    """The report's figures, but for those of single layers."""
+    hidden = ("before", "after", "proof", "layers")
+    out = {key: value for key, value in asdict(report).items() if key not in hidden}
+    return {**out, "before": asdict(report.before), "after": asdict(report.after), "proof": report.proof.to_json()}
+
+
+def _findings(name: str, metrics: Json, report: PruneReport) -> tuple[Finding, ...]:
+    """What a person should know of the cut, in sentences."""
+    out = [Finding("note", name, f"{metrics['note']}.")] if metrics.get("note") else []
+    slow = cast(list[Json], metrics["slow_layers"])
+    for row in slow[:SHOWN_LAYERS]:
+        shares = f"{row['layer']} has {row['macs']:.0%} of its MACs and {row['time']:.0%} of its time (eager, one sample)"
+        out.append(Finding("note", str(row["layer"]), f"{shares}: {row['reason']}."))
+    if len(slow) > SHOWN_LAYERS:
+        out.append(Finding("note", name, f"{len(slow) - SHOWN_LAYERS} more such layers are in run.json."))
+    rounding = report.rounding
+    if rounding:
+        lost = rounding["importance_kept_unrounded"] - rounding["importance_kept"]
+        moved, step = rounding["reached"] - rounding["reached_unrounded"], rounding["round_to"]
+        if step != 1 and max(abs(lost), abs(moved)) >= NOTABLE:
+            changes = f"the budget by {100 * moved:+.1f} points and the importance kept by {-100 * lost:+.1f}"
+            out.append(Finding("note", name, f"widths in multiples of {step} moved {changes}."))
+    if report.statistics:
+        what = f"{report.statistics} normalisations average over fewer channels than before"
+        out.append(Finding("note", name, f"{what}; train further to recover what that costs."))
+    if report.rung_reason:
+        out.append(Finding("note", name, f"{report.rung_reason}."))
+    return tuple(out)
+
+
+def _latency_metrics(pruned: Pruned, budget: Amount, runtime: str, trials: list[Trial]) -> tuple[Json, str]:
+    """The budget that was asked for, in time, with every step of the search; and a summary."""
     target = 1.0 - budget.remove
     timed, best = in_time(pruned, trials, target)
+    reached = f"reached {best.ratio.estimate:.3f} at {best.macs:.3f} of the MACs"
+    rest = "the rest of the time is not in layers that can be narrowed"
     missed = abs(best.ratio.estimate - target) > CLOSE
-    note = (
-        f"asked for {target:.3f} of the time on {runtime}, reached {best.ratio.estimate:.3f} at {best.macs:.3f} of the MACs: what is left is not in "
-    )
-    return {
+    metrics = {
         **{key: getattr(timed.report, key) for key in ("amount", "asked", "reached")},
         "latency": {"runtime": runtime, "trials": [asdict(trial) for trial in trials]},
-        "note": note + ": the rest is not in the layers that can be narrowed" if missed else "",
-        "summary": f"{best.ratio.estimate:.1%} of the time on {runtime} and {best.macs:.1%} of the MACs remain",
+        "note": f"asked for {target:.3f} of the time on {runtime}, {reached}: {rest}" if missed else "",
     }
+    return metrics, f"{best.ratio.estimate:.1%} of the time on {runtime} and {best.macs:.1%} of the MACs remain"

@@ -5,48 +5,53 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from mlopt.artifact import Artifact, Format
+from mlopt.artifact import Artifact
 from mlopt.passes.base import PassResult
 from mlopt.passes.context import RunContext
 from mlopt.quantization.ptq import quantize_int8, to_fp16
-from mlopt.recipe import schema as recipe
+from mlopt.recipe.configs import Quantize
+from mlopt.records.edge import Json
+from mlopt.records.run import Finding
 from mlopt.runtimes.onnx_runtime import int8_operators
+
+SLOW = {
+    "fp16": "CPUs compute in float32: ONNX Runtime converts half precision back and forth",
+    "tensorrt": "its Q/DQ placement is TensorRT's, which ONNX Runtime's CPU kernels do not fuse",
+}
+"""Why such a file is slow where it is measured here, by precision or target."""
 
 
 @dataclass(frozen=True)
 class QuantizePass:
-    config: recipe.Quantize
-    takes: ClassVar[Format] = Format.ONNX
-    gives: ClassVar[Format] = Format.ONNX
+    config: Quantize
     version: ClassVar[int] = 1
 
     def __call__(self, artifact: Artifact, stage: Path, run: RunContext) -> PassResult:
-        config = self.config
+        config, file = self.config, self.config.gives()
+        made = replace(artifact, name=file, root=stage, main=file, digest="", precision=config.precision)
         if config.precision == "fp16":
-            name = "model.fp16.onnx"
-            metrics = to_fp16(artifact.path, stage / name)
-            metrics["summary"] = metrics["scheme"]
-        else:
-            name = f"model.int8-{config.target}.onnx"
-            tensors, _ = run.samples(artifact, config.samples)
-            inputs = [tensor.numpy() for tensor in tensors]
-            metrics = quantize_int8(artifact.path, stage / name, config.target, config.calibration, inputs, artifact.fixed_batch)
-            metrics["summary"] = metrics["scheme"]
-            if config.target == "cpu":
-                metrics |= self._realised(stage / name)
-        made = replace(artifact, name=name, root=stage, main=name, digest="", precision=config.precision, target=self._target())
-        return PassResult(made, metrics)
+            metrics: Json = {**to_fp16(artifact.path, stage / file)}
+            return PassResult(replace(made, target=""), metrics, (Finding("slow", file, SLOW["fp16"]),), str(metrics["scheme"]))
+        made = replace(made, target=config.target)
+        tensors, _ = run.samples(artifact, config.samples)
+        inputs = [tensor.numpy() for tensor in tensors]
+        metrics = {**quantize_int8(artifact.path, stage / file, config.target, config.calibration, inputs, artifact.fixed_batch)}
+        if config.target != "cpu":
+            return PassResult(made, metrics, (Finding("slow", file, SLOW[config.target]),), str(metrics["scheme"]))
+        return self._with_what_runs(made, metrics)
 
-    def _target(self) -> str:
-        return self.config.target if self.config.precision == "int8" else ""
-
-    def _realised(self, path: Path) -> dict[str, Any]:
+    def _with_what_runs(self, made: Artifact, metrics: Json) -> PassResult:
         """What ONNX Runtime makes of it: Q/DQ pairs that it does not fuse cost time instead of saving it."""
         with tempfile.TemporaryDirectory(prefix="mlopt-fused-") as scratch:
-            counts = int8_operators(path, Path(scratch))
-        total = counts["int8"] + counts["float"]
-        summary = f"{counts['int8']} of {total} matrix operators run in int8"
-        warning = f"{counts['float']} matrix operators stay in float: expect less speed than int8 promises" if counts["float"] else ""
-        return {"int8_operators": counts["int8"], "float_operators": counts["float"], "warning": warning, "summary": summary}
+            counts = int8_operators(made.path, Path(scratch))
+        left = counts["float"]
+        summary = f"{counts['int8']} of {counts['int8'] + left} matrix operators run in int8"
+        warning = f"{left} matrix operators stay in float: expect less speed than int8 promises" if left else ""
+        findings = (
+            Finding("warning", made.name, f"{warning}."),
+            Finding("slow", made.name, f"{left} matrix operators stay in float between Q/DQ pairs"),
+        )
+        metrics = {**metrics, "int8_operators": counts["int8"], "float_operators": left, "warning": warning}
+        return PassResult(made, metrics, findings if left else (), summary)

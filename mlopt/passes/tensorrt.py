@@ -10,20 +10,17 @@ from mlopt.artifact import Artifact, Format
 from mlopt.exporting.tensorrt import build_engine
 from mlopt.passes.base import PassResult
 from mlopt.passes.context import RunContext
-from mlopt.recipe import schema as recipe
+from mlopt.recipe.configs import TensorRT
 
 
 @dataclass(frozen=True)
 class TensorRTPass:
-    config: recipe.TensorRT
-    takes: ClassVar[Format] = Format.ONNX
-    gives: ClassVar[Format] = Format.TENSORRT
+    config: TensorRT
     version: ClassVar[int] = 1
 
     def __call__(self, artifact: Artifact, stage: Path, run: RunContext) -> PassResult:
-        config = self.config
-        name = f"model.{config.flavour}.engine"
-        done = build_engine(artifact, config.flavour, stage / name, config.max_batch, config.timeout_s)
-        made = Artifact(name, Format.TENSORRT, stage, name, "", artifact.inputs, artifact.precision, config.flavour)
-        summary = f"{done.version} from {artifact.name}; built, not run here"
-        return PassResult(made, {"source": artifact.name, **asdict(done), "summary": summary})
+        config, file = self.config, self.config.gives()
+        done = build_engine(artifact, config.flavour, stage / file, config.max_batch, config.timeout_s)
+        made = Artifact(file, Format.TENSORRT, stage, file, "", artifact.inputs, artifact.precision, config.flavour)
+        metrics = {"source": artifact.name, **asdict(done)}
+        return PassResult(made, metrics, (), f"{done.version} from {artifact.name}; built, not run here")

@@ -8,24 +8,19 @@ from typing import ClassVar
 
 from mlopt.artifact import Artifact, Format
 from mlopt.exporting.torchscript import export_torchscript
-from mlopt.model import bundle
 from mlopt.passes.base import PassResult
 from mlopt.passes.context import RunContext
-from mlopt.recipe import schema as recipe
-
-FILE = "model.torchscript.pt"
+from mlopt.recipe.configs import TorchScript
 
 
 @dataclass(frozen=True)
 class TorchScriptPass:
-    config: recipe.TorchScript
-    takes: ClassVar[Format] = Format.MODULE
-    gives: ClassVar[Format] = Format.TORCHSCRIPT
+    config: TorchScript
     version: ClassVar[int] = 1
 
     def __call__(self, artifact: Artifact, stage: Path, run: RunContext) -> PassResult:
-        module, _ = bundle.read(artifact.path, run.trust)
+        file = self.config.gives()
+        module, _ = run.modules.borrow(artifact)
         inputs, _ = run.samples(artifact, 2)
-        done = export_torchscript(module.eval().requires_grad_(False), inputs, stage / FILE)
-        made = Artifact(FILE, Format.TORCHSCRIPT, stage, FILE, "", artifact.inputs)
-        return PassResult(made, {**asdict(done), "summary": done.how})
+        done = export_torchscript(module.requires_grad_(False), inputs, stage / file)
+        return PassResult(Artifact(file, Format.TORCHSCRIPT, stage, file, "", artifact.inputs), asdict(done), (), done.how)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlopt.errors import UsageError
 from mlopt.pruning.coupling import Counter, Counts, Group
 from mlopt.pruning.propagation import Propagation
-from mlopt.recipe.schema import amount_problem
+from mlopt.recipe.configs import amount_problem
 
 FEW = 64
 CLOSE_ENOUGH = 0.005

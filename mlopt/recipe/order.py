@@ -1,88 +1,77 @@
-"""Whether the passes of a recipe fit together, decided before the first one runs and without importing torch."""
+"""The passes of a recipe in order: whether they fit together and what they need, decided before the first one runs and without torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 
+from mlopt import catalog
 from mlopt.artifact import Format
+from mlopt.catalog import PassSpec
 from mlopt.errors import BackendMissing, RecipeError
-from mlopt.recipe import schema as recipes
-from mlopt.recipe.schema import Quantize, Recipe, Step, TensorRT
+from mlopt.recipe.configs import MODULE, PassConfig
+from mlopt.recipe.schema import Recipe
 
-NEEDS = {
-    "onnx": (("onnx", "onnxscript"), "pip install 'mlopt[onnx]'"),
-    "quantize": (("onnx", "onnxruntime"), "pip install 'mlopt[onnx,cpu]'"),
-    "tensorrt": (("onnx", "tensorrt_rtx"), "pip install 'mlopt[rtx]'"),
-}
+ONNX = "model.onnx"
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One step: its unique name in the record, and the name of the artifact it takes (`module`, or an export's file name)."""
+class Step:
+    """One pass of a run: its unique name in the record, its configuration, its line of the catalog, and the name of the artifact it takes
+    (`module`, or an export's file name)."""
 
     name: str
-    step: Step
+    config: PassConfig
+    spec: PassSpec
     takes: str
 
+    @property
+    def is_trunk(self) -> bool:
+        """Whether it changes the module; else it writes a file."""
+        return self.spec.role == "trunk"
 
-def output_name(step: Step) -> str:
-    """The file a leaf gives."""
-    if isinstance(step, Quantize):
-        return "model.fp16.onnx" if step.precision == "fp16" else f"model.int8-{step.target}.onnx"
-    if isinstance(step, TensorRT):
-        return f"model.{step.flavour}.engine"
-    return {"torchscript": "model.torchscript.pt", "onnx": "model.onnx", "aoti": "model.aoti.pt2"}[step.pass_]
-
-
-def source_of(step: TensorRT) -> str:
-    """The ONNX file an engine is built from."""
-    return {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8-tensorrt.onnx"}[step.source]
+    @property
+    def gives(self) -> str:
+        """The name of what it makes."""
+        return self.config.gives()
 
 
-def plan(recipe: Recipe, start: Format = Format.MODULE) -> list[Planned]:
-    """The steps in order. Raises `RecipeError` naming the step that does not fit, `BackendMissing` for what is not installed."""
-    have = {"module"} if start is Format.MODULE else {"model.onnx"}
+def steps_of(recipe: Recipe, start: str = Format.MODULE) -> list[Step]:
+    """The steps in order. `start`: the format of the model. Raises `RecipeError` naming the pass that does not fit, `BackendMissing` for what
+    is not installed."""
+    have = {MODULE} if start == Format.MODULE else {ONNX}
     names: dict[str, int] = {}
-    out: list[Planned] = []
+    out: list[Step] = []
     leaf = ""
-    for index, step in enumerate(recipe.passes):
-        where = f"passes[{index}] ({step.pass_})"
-        if step.pass_ in recipes.TRUNK:
+    for index, config in enumerate(recipe.passes):
+        spec = catalog.PASSES[config.pass_]
+        where = f"passes[{index}] ({spec.name})"
+        takes = config.takes()
+        if spec.role == "trunk":
             if leaf:
                 raise RecipeError(f"{where} changes the module after {leaf} has exported it", "put the exports last")
-            if start is not Format.MODULE:
+            if start != Format.MODULE:
                 raise RecipeError(f"{where} needs a PyTorch module, and the model is an ONNX file", "give the module, or leave out this pass")
-            if step.pass_ in ("train", "finetune", "distill") and recipe.data is None:
+            if spec.trains and recipe.data is None:
                 raise RecipeError(f"{where} needs training data", "say where it is: --data file.npz (recipe: data:)")
-            takes = "module"
         else:
-            takes = _leaf_input(step)
             if takes not in have:
-                missing = {"module": "the PyTorch module", "model.onnx": "an onnx pass before it"}.get(takes, f"{takes}, which no earlier pass gives")
+                missing = {MODULE: "the PyTorch module", ONNX: "an onnx pass before it"}.get(takes, f"{takes}, which no earlier pass gives")
                 raise RecipeError(f"{where} needs {missing}", "add the pass, or put it first")
-            made = output_name(step)
-            if made in have:
-                raise RecipeError(f"{where} gives {made} a second time", "leave out one of the two")
-            have.add(made)
-            leaf = step.pass_
-        names[step.pass_] = names.get(step.pass_, 0) + 1
-        unique = step.pass_ if names[step.pass_] == 1 else f"{step.pass_}-{names[step.pass_]}"
-        out.append(Planned(made if step.pass_ in ("quantize", "tensorrt") else unique, step, takes))
-        _check_backend(step)
+            if config.gives() in have:
+                raise RecipeError(f"{where} gives {config.gives()} a second time", "leave out one of the two")
+            have.add(config.gives())
+            leaf = spec.name
+        names[spec.name] = names.get(spec.name, 0) + 1
+        numbered = spec.name if names[spec.name] == 1 else f"{spec.name}-{names[spec.name]}"
+        out.append(Step(config.gives() if config.unnumbered else numbered, config, spec, takes))
+        check_backends(spec, config)
     return out
 
 
-def _leaf_input(step: Step) -> str:
-    if isinstance(step, Quantize):
-        return "model.onnx"
-    return source_of(step) if isinstance(step, TensorRT) else "module"
-
-
-def _check_backend(step: Step) -> None:
-    packages, install = NEEDS.get(step.pass_, ((), ""))
-    if isinstance(step, TensorRT) and step.flavour == "tensorrt":
-        packages, install = ("onnx", "tensorrt"), "pip install 'mlopt[tensorrt]'"
-    for package in packages:
-        if find_spec(package) is None:
-            raise BackendMissing(package, install)
+def check_backends(spec: PassSpec, config: PassConfig) -> None:
+    """Raises `BackendMissing`, with the install line, when a pass cannot run here."""
+    for name in dict.fromkeys((*spec.needs, *config.needs())):
+        backend = catalog.BACKENDS[name]
+        missing = backend.missing()
+        if missing:
+            raise BackendMissing(missing, backend.install)

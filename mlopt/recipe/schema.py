@@ -1,22 +1,52 @@
-"""The recipe: what is done to a model, as YAML and as frozen pydantic models.
-
-One class a pass, told apart by its `pass:` key.
-"""
+"""The recipe: what is done to a model, as YAML and as frozen pydantic models."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
+from mlopt import catalog
 from mlopt.recipe import typed_yaml
+from mlopt.recipe.configs import PassConfig, Positive
 from mlopt.recipe.typed_yaml import Frozen
 
-Positive = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(gt=0, le=1)]
+
+class _ByName:
+    """Passes are told apart by their `pass:` key, which the catalog knows; so one that is registered later is read too."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def dump(config: PassConfig, info: core_schema.SerializationInfo) -> Any:
+            return config.model_dump(mode=info.mode, by_alias=bool(info.by_alias))
+
+        as_written = core_schema.plain_serializer_function_ser_schema(dump, info_arg=True)
+        return core_schema.no_info_plain_validator_function(config_of, serialization=as_written)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        kinds = [catalog.load(spec.config) for spec in catalog.PASSES.values()]
+        return handler(core_schema.union_schema([TypeAdapter(kind).core_schema for kind in kinds]))
+
+
+AnyPass = Annotated[PassConfig, _ByName]
+
+
+def config_of(value: Any) -> PassConfig:
+    """The configuration of one pass from its plain values. Raises `ValueError` for a pass that is not in the catalog."""
+    if isinstance(value, PassConfig):
+        return value
+    name = value.get("pass", value.get("pass_")) if isinstance(value, dict) else None
+    if name is None:
+        raise ValueError("an entry of passes is a mapping with the key pass")
+    if not isinstance(name, str) or name not in catalog.PASSES:
+        raise ValueError(f"there is no pass {name!r}; there are {', '.join(catalog.PASSES)}")
+    kind: type[PassConfig] = catalog.load(catalog.PASSES[name].config)
+    return kind.model_validate(value)
 
 
 class Model(Frozen):
@@ -28,140 +58,12 @@ class Model(Frozen):
     allow_class: tuple[str, ...] = Field((), description="Classes that a pickled module may name: package.module.Class or package.module.*")
     trust_code: bool = Field(False, description="Run whatever the file contains. Only for files you made yourself.")
 
-
-class _Trainer(Frozen):
-    epochs: Annotated[int, Field(ge=1)] = 5
-    batch_size: Positive = 64
-    lr: Annotated[float, Field(gt=0)] = 1e-3
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="Share of the steps over which the rate rises; cosine decay follows.")
-    clip_norm: Annotated[float, Field(gt=0)] = 1.0
-    max_steps: Positive | None = None
-    part: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = Field(
-        (0.0, 1.0), description="The part of one learning-rate schedule that this step covers: iterative pruning restarts it at great cost."
-    )
-
-
-class Train(_Trainer):
-    """Train on the labels."""
-
-    pass_: Literal["train"] = Field("train", alias="pass")
-
-
-class Finetune(_Trainer):
-    """Train further on the labels, to recover what pruning cost."""
-
-    pass_: Literal["finetune"] = Field("finetune", alias="pass")
-
-
-class Distill(_Trainer):
-    """Train further with the unpruned model as teacher (Hinton et al., arXiv 1503.02531)."""
-
-    pass_: Literal["distill"] = Field("distill", alias="pass")
-    temperature: Annotated[float, Field(gt=0)] = 2.0
-    alpha: Annotated[float, Field(ge=0, le=1)] = Field(0.5, description="Weight of the teacher's term; the labels get the rest.")
-
-
-BUDGETS = ("macs", "params", "channels", "latency", "layers")
-
-
-def amount_problem(text: str) -> tuple[str, str] | None:
-    """What is wrong with an amount to prune, and what to write instead; None when nothing is."""
-    metric, _, number = text.rpartition(":")
-    try:
-        value = float(number)
-    except ValueError:
-        value = -1.0
-    if metric not in ("", *BUDGETS):
-        return f"'{metric}' is not a budget", "use 0.5, macs:0.5, params:0.5, channels:0.5, latency:0.5 or layers:2"
-    if metric == "layers":
-        return None if value >= 1 and value.is_integer() else (f"'{number}' is not a number of blocks", "layers:2 drops the two that matter least")
-    if not 0 < value < 1:
-        return f"the amount to prune is {number}: it must lie between 0 and 1", "--prune 0.5 removes half of the MACs"
-    return None
-
-
-class Prune(Frozen):
-    """Pruning to a named budget: whole channels, heads and blocks; or zeros without smaller shapes."""
-
-    pass_: Literal["prune"] = Field("prune", alias="pass")
-    kind: Literal["structured", "unstructured", "2:4"] = "structured"
-    amount: str = Field(
-        "macs:0.5",
-        description="The share that goes: macs:0.5, params:0.5, channels:0.5, latency:0.5 (measured), layers:2 (blocks). Zeros: a share of weights.",
-    )
-    importance: Literal["l2", "l1", "taylor", "bn", "random"] = "l2"
-    spread: Literal["uniform", "global"] = Field("uniform", description="The same share of every width, or the lowest scores wherever they are.")
-    keep: tuple[str, ...] = Field((), description="Regular expressions: weights whose names match keep their width.")
-    plan: str | None = Field(None, description="A plan.json to apply, instead of an amount.")
-    runtime: Literal["onnx", "torchscript", "eager"] = Field("onnx", description="Where latency:... is measured, and what zeros gain.")
-    round_to: Positive | None = Field(None, description="Widths stay multiples of this. Without: of 8, and finer where the budget needs it.")
-    floor: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="No width falls below this share of itself.")
-    recalibrate: bool = Field(True, description="Estimate batch-norm statistics again on training data, before any training.")
-
-    @field_validator("keep")
-    @classmethod
-    def _patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in value:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"'{pattern}' is no regular expression: {error}") from error
-        return value
-
-    @field_validator("amount", mode="before")
-    @classmethod
-    def _amount(cls, value: Any) -> str:
-        problem = amount_problem(str(value))
-        if problem is not None:
-            raise ValueError("; ".join(problem))
-        return str(value)
-
-
-class TorchScript(Frozen):
-    """A TorchScript file: scripted, or traced where scripting fails."""
-
-    pass_: Literal["torchscript"] = Field("torchscript", alias="pass")
-
-
-class Onnx(Frozen):
-    """An ONNX file, through torch.export."""
-
-    pass_: Literal["onnx"] = Field("onnx", alias="pass")
-    opset: Annotated[int, Field(ge=18, le=23)] = 20
-
-
-class Aoti(Frozen):
-    """An AOTInductor package. Slow to compile: tens of seconds to minutes."""
-
-    pass_: Literal["aoti"] = Field("aoti", alias="pass")
-
-
-class Quantize(Frozen):
-    """A copy of the ONNX file in another precision, for one target."""
-
-    pass_: Literal["quantize"] = Field("quantize", alias="pass")
-    precision: Literal["int8", "fp16"] = "int8"
-    target: Literal["cpu", "tensorrt"] = "cpu"
-    calibration: Literal["minmax", "percentile", "entropy"] = "minmax"
-    samples: Positive = 256
-
-
-class TensorRT(Frozen):
-    """A TensorRT engine: of TensorRT-RTX (built without a GPU) or of datacenter TensorRT."""
-
-    pass_: Literal["tensorrt"] = Field("tensorrt", alias="pass")
-    flavour: Literal["rtx", "tensorrt"] = "rtx"
-    source: Literal["fp32", "fp16", "int8"] = Field("fp32", description="Which ONNX file it is built from.")
-    max_batch: Positive = Field(8, description="Upper end of the profile of dynamic dimensions.")
-    timeout_s: Annotated[float, Field(gt=0)] = 600.0
-
-
-Step = Annotated[
-    Train | Finetune | Distill | Prune | TorchScript | Onnx | Aoti | Quantize | TensorRT,
-    Field(discriminator="pass_"),
-]
+    @property
+    def factory(self) -> str | None:
+        """The factory, when `path` names one."""
+        head, colon, tail = self.path.partition(":")
+        named = colon and all(part.isidentifier() for part in (*head.split("."), *tail.split(".")))
+        return self.path if named else None
 
 
 class Tolerance(Frozen):
@@ -200,7 +102,7 @@ class Recipe(Frozen):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     nproc: Positive = 1
     max_drop: Annotated[float, Field(ge=0)] | None = Field(None, description="Accuracy points that may be lost.")
-    passes: Annotated[tuple[Step, ...], Field(min_length=1)]
+    passes: Annotated[tuple[AnyPass, ...], Field(min_length=1)]
     parity: Parity = Parity()
     bench: Bench = Bench()
 
@@ -209,18 +111,14 @@ class Recipe(Frozen):
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
 
 
-TRUNK = ("train", "prune", "finetune", "distill")
-"""Passes that take a module and give a module; all others are leaves."""
-
-_TAGS = {"train", "finetune", "distill", "prune", "torchscript", "onnx", "aoti", "quantize", "tensorrt"}
 _HINT = "`mlopt schema` prints what a recipe may hold; recipes/ has some to start from"
 
 
 def parse(text: str, where: str = "recipe") -> Recipe:
     """A recipe from YAML. Raises `RecipeError` naming the line."""
-    return typed_yaml.parse(Recipe, text, where, "recipe", _HINT, _TAGS)
+    return typed_yaml.parse(Recipe, text, where, "recipe", _HINT)
 
 
 def load(path: Path) -> Recipe:
     """A recipe from a file of at most 256 kB. Raises `RecipeError`, or `UsageError` when it cannot be read."""
-    return typed_yaml.load(Recipe, path, "recipe", _HINT, _TAGS)
+    return typed_yaml.load(Recipe, path, "recipe", _HINT)

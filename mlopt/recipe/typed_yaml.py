@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,9 +63,8 @@ def _plain(text: str, where: str, noun: str, hint: str) -> tuple[Any, dict[tuple
         raise RecipeError(f"{where}: nested too deeply") from error
 
 
-def parse(model: type[M], text: str, where: str, noun: str, hint: str, tags: Collection[str] = ()) -> M:
-    """One of our models from YAML. `tags`: names by which pydantic tells variants apart, which are not in the text. Raises `RecipeError`
-    naming the line."""
+def parse(model: type[M], text: str, where: str, noun: str, hint: str) -> M:
+    """One of our models from YAML. Raises `RecipeError` naming the line."""
     data, lines = _plain(text, where, noun, hint)
     if not isinstance(data, dict):
         raise RecipeError(f"{where}:1: a {noun} is a mapping with the keys {', '.join(list(model.model_fields)[1:4])}, ...", hint)
@@ -74,19 +72,19 @@ def parse(model: type[M], text: str, where: str, noun: str, hint: str, tags: Col
         return model.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        path = tuple(part for part in first["loc"] if not (isinstance(part, str) and part in tags and part not in data))
+        path = first["loc"]
         line = max((line for at, line in lines.items() if at == path[: len(at)]), default=1)
         known = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
         name = ".".join(str(part) for part in path)
         raise RecipeError(f"{where}:{line}: {name}: {known}", hint) from error
 
 
-def load(model: type[M], path: Path, noun: str, hint: str, tags: Collection[str] = ()) -> M:
+def load(model: type[M], path: Path, noun: str, hint: str) -> M:
     """The same from a file of at most 256 kB. Raises `RecipeError`, or `UsageError` when it cannot be read."""
     try:
         if os.stat(path).st_size > MAX_BYTES:
             raise RecipeError(f"{path} is larger than {MAX_BYTES // 1024} kB: that is no {noun}")
-        return parse(model, path.read_text(encoding="utf-8"), str(path), noun, hint, tags)
+        return parse(model, path.read_text(encoding="utf-8"), str(path), noun, hint)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", f"give the path of a {noun}") from error
     except UnicodeDecodeError as error:

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mlopt.records.edge import Json, to_json
+from mlopt.records.run import RunRecord
 from mlopt.report.blocks import Block, Code, Document, Drawings, Facts, Lines, Table
 from mlopt.report.charts import svg
-from mlopt.report.document import summarise
+from mlopt.report.run import run_document
 from mlopt.report.verdict import verdict_document
 from mlopt.system.files import write_atomic
 
@@ -16,7 +18,7 @@ BAD = ("FAILED", "DECLINED", "INTERRUPTED", "FAIL", "INVALID", "ANOMALOUS", "INC
 """A headline that begins with one of these words and a colon is bad news."""
 
 
-def html(document: Document, data: dict[str, Any], data_id: str) -> str:
+def html(document: Document, data: Json, data_id: str) -> str:
     """One self-contained page, with the data that it was made of in a `<script type="application/json">`."""
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
@@ -67,17 +69,7 @@ def _block(block: Block) -> list[str]:
             return []
 
 
-def render_html(record: dict[str, Any]) -> str:
-    """The page of a run."""
-    return html(summarise(record), record, "run")
-
-
-def render_markdown(record: dict[str, Any]) -> str:
-    """The Markdown of a run."""
-    return markdown(summarise(record))
-
-
-def write_document(directory: Path, document: Document, data: dict[str, Any], data_id: str) -> list[Path]:
+def write_document(directory: Path, document: Document, data: Json, data_id: str) -> list[Path]:
     """Write `report.html` and `report.md`; returns their paths."""
     out = [directory / "report.html", directory / "report.md"]
     write_atomic(out[0], html(document, data, data_id).encode())
@@ -85,9 +77,9 @@ def write_document(directory: Path, document: Document, data: dict[str, Any], da
     return out
 
 
-def write_reports(directory: Path, record: dict[str, Any]) -> list[Path]:
+def write_reports(directory: Path, record: RunRecord) -> list[Path]:
     """The two reports of a run."""
-    return write_document(directory, summarise(record), record, "run")
+    return write_document(directory, run_document(record), to_json(record), "run")
 
 
 def write_gate(directory: Path, data: dict[str, Any]) -> list[Path]:

@@ -2,53 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from mlopt.artifact import Artifact, Format, sha256_json
+from mlopt.artifact import Artifact, sha256_json
+from mlopt.catalog import backend_for
 from mlopt.errors import PassFailed
 from mlopt.measuring.protocol import Conditions
 from mlopt.measuring.run import measure, timed_shape
 from mlopt.measuring.sampling import Entry
 from mlopt.passes.context import RunContext
 from mlopt.recipe.schema import Bench
+from mlopt.records.bench import BenchRow
+from mlopt.records.machine import Machine
+from mlopt.records.run import RunRecord
+from mlopt.system.progress import Say
+
+DENSE, COMPRESSED = "eager dense", "eager compressed"
+"""What `bench` calls the module that came in, and the last of the trunk."""
 
 
-def bench_artifacts(
-    record: dict[str, Any],
-    artifacts: list[tuple[str, Artifact]],
-    config: Bench,
-    run: RunContext,
-    previous: dict[str, Any],
-    say: Callable[[str], None],
-    parents: dict[str, str] | None = None,
-) -> None:
-    """Measure everything that can run here and write the rows into a record; the first artifact is the baseline. A crash costs its own row
-    only. `parents`: the name that each was made from."""
-    key = sha256_json([[name, artifact.digest] for name, artifact in artifacts] + [config.model_dump(mode="json"), run.data.fingerprint, run.device])
-    if previous.get("bench_key") == key and previous.get("bench") and previous.get("environment", {}).get("cpu") == record["environment"]["cpu"]:
-        record["bench"], record["bench_key"] = previous["bench"], key
-        record["not_measured"] = list(dict.fromkeys(record["not_measured"] + previous["not_measured"]))
-        return
-    runnable = [(name, artifact) for name, artifact in artifacts if artifact.format is not Format.TENSORRT]
-    say(f"measuring {len(runnable)} artifacts, interleaved, {config.threads} thread{'s' if config.threads > 1 else ''} ...")
-    entries = [Entry(name, artifact, run.trust, "cpu" if artifact.format is Format.AOTI else None) for name, artifact in runnable]
+@dataclass(frozen=True)
+class Measured:
+    """Rows, what they depend on, and what could not be measured, in words."""
+
+    rows: tuple[BenchRow, ...]
+    key: str
+    not_measured: tuple[str, ...]
+
+
+def bench_key(artifacts: list[tuple[str, Artifact]], config: Bench, run: RunContext) -> str:
+    """What rows depend on, but for the machine."""
+    named: list[object] = [[name, artifact.digest] for name, artifact in artifacts]
+    return sha256_json([*named, config.model_dump(mode="json"), run.data.fingerprint, run.device])
+
+
+def measured_before(previous: RunRecord | None, key: str, here: Machine) -> Measured | None:
+    """What the run before this one measured, if it measured the same on a machine whose figures are comparable."""
+    if previous is None or previous.bench_key != key or not previous.bench or not previous.environment.comparable(here):
+        return None
+    return Measured(previous.bench, key, previous.not_measured)
+
+
+def measure_run(artifacts: list[tuple[str, Artifact]], parents: Mapping[str, str], config: Bench, run: RunContext, say: Say) -> Measured:
+    """Measure everything that can run here; the first artifact is the baseline. A crash costs its own row only.
+
+    `parents`: the name that each was made from. Raises `PassFailed` when the baseline cannot be measured.
+    """
+    runnable = [(name, artifact) for name, artifact in artifacts if backend_for(artifact.format).can_run]
+    threads = f"{config.threads} thread{'s' if config.threads > 1 else ''}"
+    say(f"measuring {len(runnable)} artifacts, interleaved, {threads} ...", "working")
     base = runnable[0][1]
-    batches = []
+    not_measured, batches = [], []
     for batch in config.batch:
         for name, artifact in runnable:
             if artifact.fixed_batch not in (None, batch):
-                record["not_measured"].append(f"{name} at batch {batch}: its batch is fixed at {artifact.fixed_batch}")
+                not_measured.append(f"{name} at batch {batch}: its batch is fixed at {artifact.fixed_batch}")
         if base.fixed_batch in (None, batch):
             batches.append(batch)
     if not batches:
         fixed = base.fixed_batch
         raise PassFailed(f"nothing could be measured: the baseline's batch is fixed at {fixed}", f"measure with --batch {fixed}")
-    conditions = Conditions(config.threads, run.device)
-    shapes = [timed_shape(base, batch, run.data) for batch in batches]
+    entries = [Entry(name, artifact, run.trust, device_of(artifact, run.device)) for name, artifact in runnable]
     names = [entry.name for entry in entries]
-    above = {names.index(child): names.index(parent) for child, parent in (parents or {}).items() if child in names and parent in names}
-    rows, lost = measure(entries, shapes, conditions, config.budget_s, run.seed, above)
-    record["bench"] += rows
-    record["not_measured"] += [f"{names[index]}: {error.message}" for index, error in lost.items()]
-    record["bench_key"] = key
+    shapes = [timed_shape(base, batch, run.data) for batch in batches]
+    above = {names.index(child): names.index(parent) for child, parent in parents.items() if child in names and parent in names}
+    rows, lost = measure(entries, shapes, Conditions(config.threads, run.device), config.budget_s, run.seed, above)
+    not_measured += [f"{names[index]}: {error.message}" for index, error in lost.items()]
+    return Measured(tuple(rows), bench_key(artifacts, config, run), tuple(not_measured))
+
+
+def device_of(artifact: Artifact, device: str) -> str | None:
+    """`cpu` for what only runs there; None where the run's device will do."""
+    return None if device in backend_for(artifact.format).devices else "cpu"

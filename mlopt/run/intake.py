@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,24 +25,25 @@ from mlopt.system.files import disk_errno
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What came in. `how`: where the input specs are from, in words."""
+class Intake:
+    """What came in. `how`: where the input specs are from, in words; `origin`: how a module is rebuilt, None for a file."""
 
     artifact: Artifact
     data: DataSet
     how: str
     sha256: str
     kind: str
+    origin: dict[str, Any] | None = None
 
 
-def take_in(recipe: Recipe, trust: Trust, store: Store, data: DataSet | None) -> Taken:
+def take_in(recipe: Recipe, trust: Trust, store: Store, data: DataSet | None) -> Intake:
     """Open the recipe's model; `data` replaces the recipe's when given. Raises `UsageError` and its kin, before anything is changed.
 
     The module itself is let go: every pass reads what it needs from the store, and a large model must not stay for all of them.
     """
     torch.manual_seed(recipe.seed)  # a factory draws its weights: the same recipe must draw the same ones
     source = open_model(recipe.model.path, trust)
-    if source.format is Format.ONNX:
+    if source.format == Format.ONNX:
         from mlopt.model.onnx_file import check_onnx, input_specs
 
         path = source.path
@@ -50,7 +52,7 @@ def take_in(recipe: Recipe, trust: Trust, store: Store, data: DataSet | None) ->
         loaded = data or load_data(recipe.data, specs)
         given = Artifact("model.onnx", Format.ONNX, Path(), "model.onnx", "", specs)
         artifact = put(store, given, lambda stage: copy_onnx(path, stage))
-        return Taken(artifact, loaded, "from the file", source.sha256, source.kind)
+        return Intake(artifact, loaded, "from the file", source.sha256, source.kind)
     module, bundle = source.trunk()
     specs, how = tuple(parse_spec(text, i) for i, text in enumerate(recipe.input)), "given"
     if not specs and bundle.inputs:
@@ -65,7 +67,7 @@ def take_in(recipe: Recipe, trust: Trust, store: Store, data: DataSet | None) ->
         specs, how = infer(module), "inferred from the model's first layers, and tried"
     dense = replace(bundle, inputs=specs)
     artifact = put(store, Artifact("module", Format.MODULE, Path(), "", "", specs), lambda stage: bundles.write(stage, module, dense))
-    return Taken(artifact, loaded, how, source.sha256, source.kind)
+    return Intake(artifact, loaded, how, source.sha256, source.kind, dense.origin)
 
 
 def put(store: Store, artifact: Artifact, write: Callable[[Path], None]) -> Artifact:

@@ -1,11 +1,18 @@
-"""The store: content-addressed artifacts, published whole or not at all.
+"""The store: content-addressed artifacts, published whole or not at all, shared by all runs of a user.
 
-    .store/objects/<digest>/...      the files of one artifact, by content
-    .store/actions/<key>.json        what a pass gave: the digest, the artifact's description, the pass's record
-    .store/tmp-<pid>-<n>/            being written; swept when its owner is dead
+    STORE/objects/<digest>/...      the files of one artifact, by content
+    STORE/actions/<key>.json        what a pass gave: the digest, the artifact's description, the pass's memory
+    STORE/owners/<id>               locked by a process at work
+    STORE/tmp-<id>-<n>/             being written by that process; swept when it is dead
+    STORE/lock                      shared by every run, exclusive for collecting garbage
 
-An action counts only if its object is there and every file still has the hash that the action names. Publishing: write in a temporary
-directory, fsync the files and the directory, rename, fsync the parent. A kill at any point leaves either nothing or everything.
+An action counts only if its object is there and every file still has the hash that the action
+names. Publishing: write in a temporary directory, fsync the files and the directory, rename, fsync
+the parent. A kill at any point leaves either nothing or everything, and two runs that make the same
+thing at once leave one of the two, which are equal.
+
+It lies in the user's cache, not in the run's directory: runs share work, and a store that came with
+somebody's model is never read.
 """
 
 from __future__ import annotations
@@ -15,56 +22,80 @@ import fcntl
 import json
 import os
 import shutil
+import time
+import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from mlopt.artifact import Artifact, digest_of, files_of, hash_tree
 from mlopt.errors import UsageError
+from mlopt.records.edge import Json
 from mlopt.system.files import explain_os_error, fsync_path, write_atomic
+
+DAYS = 30.0
+"""What no run has asked for in so many days is collected."""
+
+
+def default_place() -> Path:
+    """$XDG_CACHE_HOME/mlopt, else ~/.cache/mlopt."""
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache") / "mlopt"
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How much the store holds."""
+
+    objects: int
+    bytes: int
 
 
 class Store:
-    """The store of one run directory. Use `locked` around everything that writes."""
+    """A store in a directory. Use `opened` around everything that reads or writes it."""
 
-    def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
-        self.root = run_dir / ".store"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._id = uuid.uuid4().hex[:12]
         self._staged = 0
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the directory for this process. The kernel frees the lock when the process dies, however it dies.
-
-        Raises `UsageError` when another process holds it, or when the directory cannot be written.
-        """
-        if self.run_dir.exists() and not self.run_dir.is_dir():
-            raise UsageError(f"{self.run_dir} is a file, not a directory", "choose another -o")
-        try:
-            for name in ("objects", "actions"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
-            stream: IO[str] = (self.root / "lock").open("a+")
-        except OSError as error:
-            raise explain_os_error(error, self.run_dir) from error
-        with stream:
+    def opened(self) -> Iterator[None]:
+        """Take part in the store; several processes may at once. Raises `UsageError` when it cannot be written, or is being collected."""
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+                for name in ("objects", "actions", "owners"):
+                    (self.root / name).mkdir(exist_ok=True)
+                shared: IO[str] = stack.enter_context((self.root / "lock").open("a+"))
+                owner: IO[str] = stack.enter_context((self.root / "owners" / self._id).open("a+"))
+                fcntl.flock(owner, fcntl.LOCK_EX)
             except OSError as error:
-                raise UsageError(f"another mlopt run is working in {self.run_dir}", "wait for it, or choose another -o") from error
+                raise self._explained(error) from error
+            stack.callback((self.root / "owners" / self._id).unlink, missing_ok=True)
+            if not _locked(shared, fcntl.LOCK_SH):
+                raise UsageError(f"the store {self.root} is being collected", "run the same command again in a moment")
             self._sweep()
             yield
 
+    def _explained(self, error: OSError) -> UsageError:
+        found = explain_os_error(error, self.root)
+        return UsageError(found.message, "name another place for the store: --store DIR")
+
     def _sweep(self) -> None:
-        """Remove what dead runs left half written. The lock is held, so every temporary directory is a dead run's."""
-        for path in self.root.glob("tmp-*"):
-            shutil.rmtree(path, ignore_errors=True)
-        for path in [*self.run_dir.glob(".*.tmp-*"), *self.run_dir.glob("exports/.*.tmp-*"), *self.run_dir.glob(".*.old-*")]:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        """Remove what dead processes left half written: the kernel freed their locks, however they died."""
+        for owner in (self.root / "owners").iterdir():
+            with contextlib.suppress(OSError), owner.open("a+") as stream:
+                if owner.name != self._id and _locked(stream, fcntl.LOCK_EX):
+                    for path in self.root.glob(f"tmp-{owner.name}-*"):
+                        shutil.rmtree(path, ignore_errors=True)
+                    owner.unlink(missing_ok=True)
 
     def stage(self) -> Path:
         """A fresh directory to write an artifact in."""
         self._staged += 1
-        path = self.root / f"tmp-{os.getpid()}-{self._staged}"
+        path = self.root / f"tmp-{self._id}-{self._staged}"
         path.mkdir(parents=True)
         return path
 
@@ -77,30 +108,89 @@ class Store:
         for path in files_of(staged):
             fsync_path(path)
         digest = digest_of(hash_tree(staged))
-        final = self.root / "objects" / digest
-        if final.exists() and digest_of(hash_tree(final)) == digest:
+        final = self.object(digest)
+        if self.holds(digest):
             self.discard(staged)
-        else:
-            shutil.rmtree(final, ignore_errors=True)
-            fsync_path(staged)
+            return final, digest
+        fsync_path(staged)
+        shutil.rmtree(final, ignore_errors=True)  # damaged, if it is there at all
+        try:
             os.replace(staged, final)
-            fsync_path(final.parent)
+        except OSError:
+            if not self.holds(digest):
+                raise
+            self.discard(staged)  # another process has just published the same
+        fsync_path(final.parent)
         return final, digest
 
-    def record(self, key: str, artifact: Artifact, record: dict[str, Any]) -> None:
-        """Remember that the action `key` gave this artifact."""
-        data = {"digest": artifact.digest, "artifact": artifact.describe(), "record": record}
+    def object(self, digest: str) -> Path:
+        """Where an artifact with this digest lies, if it is there."""
+        return self.root / "objects" / digest
+
+    def holds(self, digest: str) -> bool:
+        """Whether an artifact is there and intact."""
+        root = self.object(digest)
+        return root.is_dir() and digest_of(hash_tree(root)) == digest
+
+    def record(self, key: str, artifact: Artifact, memory: Json) -> None:
+        """Remember that the action `key` gave this artifact, and what the pass said of it."""
+        data = {"digest": artifact.digest, "artifact": artifact.describe(), "record": memory}
         write_atomic(self.root / "actions" / f"{key}.json", json.dumps(data).encode())
 
-    def lookup(self, key: str) -> tuple[Artifact, dict[str, Any]] | None:
+    def lookup(self, key: str) -> tuple[Artifact, Json] | None:
         """What an action gave, if it is all still there and intact; a damaged object is a miss."""
         path = self.root / "actions" / f"{key}.json"
         try:
             data = json.loads(path.read_bytes())
             digest = str(data["digest"])
-            root = self.root / "objects" / digest
-            if not root.is_dir() or digest_of(hash_tree(root)) != digest:
+            if not self.holds(digest):
                 return None
-            return Artifact.from_description(data["artifact"], root, digest), dict(data["record"])
+            found = Artifact.from_description(data["artifact"], self.object(digest), digest), dict(data["record"])
+            os.utime(path)  # asked for now: it stays when garbage is collected
+            return found
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def usage(self) -> Usage:
+        """How much lies there. An empty or absent store holds nothing."""
+        objects = self._objects()
+        return Usage(len(objects), sum(file.stat().st_size for path in objects for file in files_of(path)))
+
+    def _objects(self) -> list[Path]:
+        place = self.root / "objects"
+        return sorted(path for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
+
+    def collect(self, days: float = DAYS) -> Usage:
+        """Remove actions that no run has asked for in so many days, and artifacts that no action names and that are as old; returns what went.
+
+        Raises `UsageError` while runs are at work.
+        """
+        if not self.root.is_dir():
+            return Usage(0, 0)
+        oldest = time.time() - days * 86400
+        with (self.root / "lock").open("a+") as stream:
+            if not _locked(stream, fcntl.LOCK_EX):
+                raise UsageError(f"runs are at work in the store {self.root}", "wait for them to end")
+            self._sweep() if (self.root / "owners").is_dir() else None
+            before = self.usage()
+            named = set()
+            for path in (self.root / "actions").glob("*.json"):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+                else:
+                    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                        named.add(str(json.loads(path.read_bytes())["digest"]))
+            for path in self._objects():
+                if path.name not in named and path.stat().st_mtime < oldest:
+                    shutil.rmtree(path, ignore_errors=True)
+            after = self.usage()
+        return Usage(before.objects - after.objects, before.bytes - after.bytes)
+
+
+def _locked(stream: IO[str], kind: int) -> bool:
+    """Whether a lock could be had at once."""
+    try:
+        fcntl.flock(stream, kind | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -83,7 +83,7 @@ def _work(path: Path, rank: int) -> None:
     from mlopt.model import bundle
     from mlopt.model.tensors import canonical
     from mlopt.model.trust import Trust
-    from mlopt.recipe.schema import Distill, Finetune, Train
+    from mlopt.recipe.configs import Distill, Finetune, Train
     from mlopt.training.loop import Trainer, World, fit
     from mlopt.training.objectives import Objective, distillation, supervised
     from mlopt.training.sync_norm import synchronised

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mlopt.data.sets import Batch, Part
 from mlopt.errors import PassFailed
 from mlopt.pruning.sparsity import masks_of, put_back
-from mlopt.recipe.schema import Distill, Finetune, Train
+from mlopt.recipe.configs import Distill, Finetune, Train
 from mlopt.training.objectives import Objective
 
 Trainer = Train | Finetune | Distill

@@ -1,0 +1,94 @@
+"""The run directory: locked by one run at a time, and everything in it replaced whole."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from mlopt.artifact import Artifact
+from mlopt.errors import UsageError
+from mlopt.system.files import explain_os_error, publish_dir, publish_file, write_atomic
+
+LOCK = ".lock"
+PLAN = "plan.json"
+"""What a pruning decided, beside its bundle."""
+
+
+class RunDirectory:
+    """What `-o` names. Use `locked` around everything that writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._existed = path.exists()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory for this process. The kernel frees the lock when the process dies, however it dies.
+
+        Raises `UsageError` when another process holds it, or when the directory cannot be written.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path} is a file, not a directory", "choose another -o")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            stream: IO[str] = (self.path / LOCK).open("a+")
+        except OSError as error:
+            raise explain_os_error(error, self.path) from error
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UsageError(f"another mlopt run is working in {self.path}", "wait for it, or choose another -o") from error
+            self._sweep()
+            yield
+
+    def _sweep(self) -> None:
+        """Remove what dead runs left half written. The lock is held, so every temporary file is a dead run's."""
+        for path in [*self.path.glob(".*.tmp-*"), *self.path.glob("exports/.*.tmp-*"), *self.path.glob(".*.old-*")]:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+    def leave_no_trace(self) -> None:
+        """The model or the data was refused: a directory that this run made goes again, an older one stays as it was."""
+        if not self._existed:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def write(self, name: str, text: str) -> None:
+        """Replace one file."""
+        write_atomic(self.path / name, text.encode())
+
+    def publish_module(self, artifact: Artifact, plan_name: str = PLAN) -> None:
+        """Put the trunk's newest bundle at `model/`, and what its pruning decided at `plan_name`."""
+        publish_dir(artifact.root, self.path / "model")
+        if (artifact.root / PLAN).is_file():
+            publish_file(artifact.root / PLAN, self.path / plan_name)
+
+    def publish_export(self, artifact: Artifact) -> None:
+        """Put an export and the files beside it into `exports/`."""
+        target = self.path / "exports"
+        target.mkdir(exist_ok=True)
+        for file in sorted(artifact.root.iterdir()):
+            publish_file(file, target / file.name)
+
+    def remove_other_exports(self, made: Iterable[Artifact]) -> None:
+        """Exports of an earlier, different recipe would pass for this one's."""
+        exports = self.path / "exports"
+        names = {file.name for artifact in made if artifact.main for file in artifact.root.iterdir()}
+        for file in exports.iterdir() if exports.is_dir() else []:
+            if file.name not in names:
+                file.unlink()
+
+    def keep_failure(self, name: str, artifact: Artifact) -> Path:
+        """Copy the input of a pass that failed, to reproduce it with; returns the copy."""
+        place = self.path / "failed" / name
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        if not artifact.main:
+            publish_dir(artifact.root, place / "model")
+            return place / "model"
+        for file in sorted(artifact.root.iterdir()):  # a graph may have its weights in a file beside it
+            publish_file(file, place / file.name)
+        return place / artifact.main
