@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +30,21 @@ def browse(url: str, profile: Path, *flags: str) -> subprocess.CompletedProcess[
     still = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
     command = [str(CHROMIUM), *still, *flags, f"--user-data-dir={profile}/profile", "--virtual-time-budget=8000", "--dump-dom", url]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def run_json(path: Path) -> dict[str, Any]:
+    """`run.json` of a run directory as a script reads it."""
+    data: dict[str, Any] = json.loads((path / "run.json").read_text())
+    return data
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The store of finished passes lies in the user's cache: tests have one of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        place = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(place))
+        yield place
 
 
 @pytest.fixture(autouse=True)

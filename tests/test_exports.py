@@ -20,11 +20,10 @@ from mlopt.exporting.tensorrt_builder import build
 from mlopt.quantization.ptq import quantize_int8
 from mlopt.quantization.schemes import CPU, CPU_TRANSFORMER, TENSORRT, scheme_for
 from mlopt.recipe.schema import Tolerance
-from mlopt.records import files as record
 from mlopt.runtimes.opening import open_runtime
 from mlopt.runtimes.remote import Worker
 from mlopt.runtimes.worker import write_sets
-from tests.conftest import ROOT, plain_cnn
+from tests.conftest import ROOT, plain_cnn, run_json
 
 
 def export(module: nn.Module, x: torch.Tensor, out: Path, *kinds: str, **options: Any) -> dict[str, Any]:
@@ -44,7 +43,7 @@ def test_the_target_decides_the_graph(tmp_path: Path) -> None:
     assert zero_points(trt) == {onnx.TensorProto.INT8}
     consumers = {name: node.op_type for node in trt.node for name in node.input}
     assert {consumers[node.output[0]] for node in trt.node if node.op_type == "Conv"} <= {"Relu", "GlobalAveragePool", "ReduceMean"}
-    run = record.read(tmp_path)
+    run = run_json(tmp_path)
     entry = next(e for e in run["passes"] if e["name"] == "model.int8-cpu.onnx")
     assert entry["metrics"]["int8_operators"] == 3
     assert entry["metrics"]["float_operators"] == 0

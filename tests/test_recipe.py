@@ -8,8 +8,8 @@ import pytest
 
 from mlopt.artifact import Format
 from mlopt.errors import BackendMissing, RecipeError, UnknownBackend, UsageError
-from mlopt.recipe.from_options import build_recipe
-from mlopt.recipe.order import plan
+from mlopt.recipe.from_options import Wanted, build_recipe
+from mlopt.recipe.order import steps_of
 from mlopt.recipe.schema import Model, Recipe, load, parse
 
 GOOD = """\
@@ -24,7 +24,7 @@ passes:
 def test_round_trip() -> None:
     recipe = parse(GOOD)
     assert parse(recipe.to_yaml()) == recipe
-    assert recipe.passes[0].amount == "0.5"  # type: ignore[union-attr]
+    assert recipe.passes[0].amount == "0.5"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -86,25 +86,25 @@ def recipe_of(*passes: str, data: str = "d.npz") -> Recipe:
 )
 def test_passes_that_do_not_fit(passes: tuple[str, ...], words: str) -> None:
     with pytest.raises(RecipeError, match=words):
-        plan(recipe_of(*passes))
+        steps_of(recipe_of(*passes))
 
 
 def test_training_needs_data_and_onnx_files_are_only_leaves() -> None:
     with pytest.raises(RecipeError, match="needs training data"):
-        plan(recipe_of("{pass: finetune}", data="null"))
+        steps_of(recipe_of("{pass: finetune}", data="null"))
     with pytest.raises(RecipeError, match="ONNX file"):
-        plan(recipe_of("{pass: prune}"), Format.ONNX)
-    assert [step.name for step in plan(recipe_of("{pass: quantize}"), Format.ONNX)] == ["model.int8-cpu.onnx"]
+        steps_of(recipe_of("{pass: prune}"), Format.ONNX)
+    assert [step.name for step in steps_of(recipe_of("{pass: quantize}"), Format.ONNX)] == ["model.int8-cpu.onnx"]
 
 
 def test_repeated_passes_have_names_of_their_own() -> None:
-    names = [step.name for step in plan(recipe_of("{pass: prune}", "{pass: finetune}", "{pass: prune}", "{pass: finetune}"))]
+    names = [step.name for step in steps_of(recipe_of("{pass: prune}", "{pass: finetune}", "{pass: prune}", "{pass: finetune}"))]
     assert names == ["prune", "finetune", "prune-2", "finetune-2"]
 
 
 def test_compress_builds_the_recipe_that_the_contract_names() -> None:
-    recipe = build_recipe(Model(path="m.pt"), prune="0.5", distill=3, quantize=("int8", "fp16"), export=("torchscript", "tensorrt"), data="d")
-    made = [step.name for step in plan(recipe)]
+    recipe = build_recipe(Model(path="m.pt"), Wanted(prune="0.5", distill=3, quantize=("int8", "fp16"), export=("torchscript", "tensorrt"), data="d"))
+    made = [step.name for step in steps_of(recipe)]
     assert made == [
         "prune",
         "distill",
@@ -115,16 +115,16 @@ def test_compress_builds_the_recipe_that_the_contract_names() -> None:
         "model.fp16.onnx",
         "model.rtx.engine",
     ]
-    assert recipe.passes[0].amount == "macs:0.5"  # type: ignore[union-attr]
+    assert recipe.passes[0].amount == "macs:0.5"  # type: ignore[attr-defined]
     for bad in ("1.5", "-1", "x", "layers:0", "w:0.5"):
         with pytest.raises(UsageError):
-            build_recipe(Model(path="m.pt"), prune=bad)
+            build_recipe(Model(path="m.pt"), Wanted(prune=bad))
     with pytest.raises(UnknownBackend) as error:
-        build_recipe(Model(path="m.pt"), export=("openvino",))
+        build_recipe(Model(path="m.pt"), Wanted(export=("openvino",)))
     assert error.value.exit_code == 4
     assert "pip install" in error.value.hint
     with pytest.raises(UsageError, match="nothing to do"):
-        build_recipe(Model(path="m.pt"))
+        build_recipe(Model(path="m.pt"), Wanted())
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_compress_builds_the_recipe_that_the_contract_names() -> None:
 )
 def test_one_engine_for_each_tensorrt_that_is_installed(monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], made: list[str]) -> None:
     monkeypatch.setattr("mlopt.recipe.from_options.find_spec", lambda name: name if name in installed else None)
-    recipe = build_recipe(Model(path="m.pt"), export=("tensorrt",))
+    recipe = build_recipe(Model(path="m.pt"), Wanted(export=("tensorrt",)))
     assert [step.flavour for step in recipe.passes if step.pass_ == "tensorrt"] == made
 
 
@@ -143,6 +143,6 @@ def test_datacenter_tensorrt_is_named_when_missing() -> None:
     if find_spec("tensorrt") is not None:
         pytest.skip("TensorRT is installed here")
     with pytest.raises(BackendMissing) as error:
-        plan(recipe_of("{pass: onnx}", "{pass: tensorrt, flavour: tensorrt}"))
+        steps_of(recipe_of("{pass: onnx}", "{pass: tensorrt, flavour: tensorrt}"))
     assert error.value.exit_code == 4
     assert "pip install" in error.value.hint

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlopt.recipe.schema import parse
-from mlopt.records import files as record
-from tests.conftest import ROOT, Cli
+from tests.conftest import ROOT, Cli, run_json
 
 
 @pytest.mark.parametrize(("name", "least"), [("digits_cnn", 90.0), ("digits_vit", 25.0), ("byte_lm", 15.0)])
@@ -24,7 +23,7 @@ def test_recipe(cli: Cli, tmp_path: Path, name: str, least: float) -> None:
     (tmp_path / "quick.yaml").write_text(quick.to_yaml())
     done = cli("run", "quick.yaml", "-o", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    run = record.read(tmp_path / "run")
+    run = run_json(tmp_path / "run")
     assert {entry["status"] for entry in run["passes"]} == {"ok"}
     final = [run["accuracy"]["after"][e["name"]] for e in run["passes"] if e["pass"] in ("finetune", "distill")][-1]
     assert final > least

@@ -14,7 +14,8 @@ import pytest
 
 from mlopt.artifact import Artifact, Format, TensorSpec, digest_of, hash_tree
 from mlopt.errors import UsageError
-from mlopt.run.store import Store
+from mlopt.run.directory import RunDirectory
+from mlopt.run.store import Store, default_place
 from mlopt.system.files import explain_os_error, write_atomic
 
 SPEC = (TensorSpec("x", ("batch", 4)),)
@@ -31,7 +32,7 @@ def put(store: Store, key: str, content: bytes) -> Artifact:
 
 def test_what_is_published_is_found_and_equal(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    with store.locked():
+    with store.opened():
         artifact = put(store, "k", b"hello")
         found, record = store.lookup("k") or pytest.fail("not found")
         assert found == artifact
@@ -44,7 +45,7 @@ def test_what_is_published_is_found_and_equal(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["byte", "missing", "torn action"])
 def test_damage_is_a_miss_and_is_mended(tmp_path: Path, damage: str) -> None:
     store = Store(tmp_path)
-    with store.locked():
+    with store.opened():
         artifact = put(store, "k", b"hello")
         if damage == "byte":
             artifact.path.write_bytes(b"hellO")
@@ -59,15 +60,15 @@ def test_damage_is_a_miss_and_is_mended(tmp_path: Path, damage: str) -> None:
 
 
 def test_a_second_run_is_told_at_once(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from mlopt.run.store import Store\nwith Store(Path(sys.argv[1])).locked(): print('in', flush=True); sys.stdin.read()"
+    code = "import sys; from pathlib import Path; from mlopt.run.directory import RunDirectory\nwith RunDirectory(Path(sys.argv[1])).locked(): print('in', flush=True); sys.stdin.read()"
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None
     assert other.stdout.readline() == "in\n"
-    with pytest.raises(UsageError, match="another mlopt run"), Store(tmp_path).locked():
+    with pytest.raises(UsageError, match="another mlopt run"), RunDirectory(tmp_path).locked():
         pass
     other.kill()  # the kernel frees the lock: nothing has to be removed by hand
     other.wait()
-    with Store(tmp_path).locked():
+    with RunDirectory(tmp_path).locked():
         pass
 
 
@@ -79,7 +80,7 @@ def test_kill_at_any_write_leaves_all_or_nothing(tmp_path: Path) -> None:
         from mlopt.run.store import Store
         from mlopt.artifact import Artifact, Format
         store = Store(Path(sys.argv[1]))
-        with store.locked():
+        with store.opened():
             print("in", flush=True)
             n = 0
             while True:
@@ -98,11 +99,11 @@ def test_kill_at_any_write_leaves_all_or_nothing(tmp_path: Path) -> None:
             child.stdout.readline()
         child.send_signal(signal.SIGKILL)
         child.wait()
-    objects = list((tmp_path / ".store" / "objects").iterdir())
+    objects = list((tmp_path / "objects").iterdir())
     assert len(objects) >= 6
     assert all(digest_of(hash_tree(path)) == path.name for path in objects)
     store = Store(tmp_path)
-    with store.locked():
+    with store.opened():
         assert not list(store.root.glob("tmp-*")), "a dead run's staging was not swept"
         assert all(store.lookup(path.stem) for path in (store.root / "actions").glob("*.json") if not path.name.startswith("."))
 
@@ -127,5 +128,45 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_a_file_in_place_of_the_directory(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("")
-    with pytest.raises(UsageError, match="is a file"), Store(tmp_path / "f").locked():
+    with pytest.raises(UsageError, match="is a file"), RunDirectory(tmp_path / "f").locked():
         pass
+
+
+def test_two_runs_share_a_store_at_once(tmp_path: Path) -> None:
+    """Both make the same artifact; one is kept, both have it, and the staging of the one that is alive is not swept."""
+    first, second = Store(tmp_path), Store(tmp_path)
+    with first.opened():
+        stage = first.stage()
+        (stage / "a.bin").write_bytes(b"hello")
+        with second.opened():
+            assert stage.is_dir(), "the work of a living process was swept"
+            made = put(second, "k", b"hello")
+        assert first.publish(stage) == (made.root, made.digest)
+        assert len(list((tmp_path / "objects").iterdir())) == 1
+        assert first.lookup("k") is not None
+
+
+def test_collecting_keeps_what_is_asked_for_and_waits_for_runs(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.opened():
+        old, new = put(store, "old", b"x" * 1000), put(store, "new", b"y" * 500)
+        with pytest.raises(UsageError, match="runs are at work"):
+            Store(tmp_path).collect(0)
+    month = 31 * 86400
+    for path in (tmp_path / "actions" / "old.json", old.root, new.root):
+        os.utime(path, (path.stat().st_mtime - month,) * 2)
+    assert store.usage().bytes == 1500
+    gone = store.collect()
+    assert (gone.objects, gone.bytes) == (1, 1000)
+    assert not old.root.exists()
+    assert store.lookup("new") is not None
+    assert store.collect(0).objects == 1
+    assert store.usage().objects == 0
+
+
+def test_the_store_is_where_the_user_wants_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_place() == tmp_path / "mlopt"
+    monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")  # the specification says to ignore it
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_place() == tmp_path / ".cache" / "mlopt"

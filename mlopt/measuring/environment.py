@@ -40,7 +40,15 @@ def _read(path: str) -> str | None:
         return None
 
 
-def fingerprint() -> dict[str, Any]:
+def fingerprint() -> Any:
+    from mlopt.records.machine import Machine
+
+    from mlopt.records.edge import from_json
+
+    return from_json(Machine, _fp(), "", "", "")
+
+
+def _fp() -> dict[str, Any]:
     """What a reader of the figures must know."""
     info = _cpuinfo()
     flags = set((info.get("flags") or info.get("Features") or "").split())

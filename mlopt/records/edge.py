@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
@@ -40,16 +41,17 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def to_json(record: object) -> Json:
     """A record as plain JSON values; numbers that JSON does not have (NaN, infinities) become `null`."""
-    return cast(Json, _finite(_adapter(type(record)).dump_python(record, mode="json", by_alias=True)))
+    return cast(Json, plain(_adapter(type(record)).dump_python(record, mode="json", by_alias=True, warnings="none")))
 
 
-def _finite(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Containers as JSON has them: mappings, lists, and no number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
     return value
 
 
@@ -73,7 +75,7 @@ def schema_of(kind: type[T]) -> Json:
 
 def text_of(data: object) -> str:
     """JSON as mlopt writes it."""
-    return json.dumps(_finite(data), indent=1, allow_nan=False, default=str) + "\n"
+    return json.dumps(plain(data), indent=1, allow_nan=False, default=str) + "\n"
 
 
 def write_json(path: Path, data: object) -> None:

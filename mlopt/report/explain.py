@@ -13,6 +13,9 @@ LAYOUT = ("ReorderInput", "ReorderOutput", "Transpose", "aten::contiguous", "ate
 def why_from_operators(row: dict[str, Any], precision: str | None) -> list[str]:
     """Sentences on one bench row that carries a profile: islands of conversion, nodes on another provider, changes of layout, another
     precision than the artifact was made for. `precision`: what it was made for; None when unknown."""
+    import dataclasses
+
+    row = dataclasses.asdict(row)
     operators = row.get("operators") or []
     total = sum(op["seconds"] for op in operators)
     if not total:

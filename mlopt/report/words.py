@@ -38,7 +38,7 @@ def number(value: float | None) -> str:
 
 def ratio(row: dict[str, Any] | None) -> str:
     """`3.20x (3.10-3.31)`."""
-    return f"{row['estimate']:.2f}x ({row['low']:.2f}-{row['high']:.2f})" if row else "1.00x"
+    return f"{row.estimate:.2f}x ({row.low:.2f}-{row.high:.2f})" if row else "1.00x"
 
 
 def bench_columns() -> tuple[str, ...]:

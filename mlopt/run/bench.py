@@ -69,7 +69,9 @@ def measure_run(artifacts: list[tuple[str, Artifact]], parents: Mapping[str, str
     above = {names.index(child): names.index(parent) for child, parent in parents.items() if child in names and parent in names}
     rows, lost = measure(entries, shapes, Conditions(config.threads, run.device), config.budget_s, run.seed, above)
     not_measured += [f"{names[index]}: {error.message}" for index, error in lost.items()]
-    return Measured(tuple(rows), bench_key(artifacts, config, run), tuple(not_measured))
+    from mlopt.records.edge import from_json
+
+    return Measured(tuple(from_json(BenchRow, r, "", "", "") for r in rows), bench_key(artifacts, config, run), tuple(not_measured))
 
 
 def device_of(artifact: Artifact, device: str) -> str | None:

@@ -16,6 +16,7 @@ from mlopt.data.sets import DataSet
 from mlopt.errors import EXIT_INTERRUPTED, Interrupted, MloptError, UsageError, first_line
 from mlopt.measuring.environment import fingerprint
 from mlopt.model.code import code_sha256
+from mlopt.model.trust import Trust
 from mlopt.passes.context import Modules, RunContext
 from mlopt.recipe.configs import MODULE
 from mlopt.recipe.order import Step, steps_of
@@ -127,17 +128,10 @@ def _states(
 ) -> Iterator[State]:
     """The states of a run, one after the other: the model has come in, each pass has begun and ended, everything is measured."""
     trust = trust_of(recipe.model)
-    device = pick_device(recipe.device)
     taken = take_in(recipe, trust, store, data)
     steps = steps_of(recipe, taken.artifact.format)
     say(f"input  {'  '.join(str(spec) for spec in taken.artifact.inputs)}  ({taken.how})")
-
-    def detail(line: str) -> None:
-        check_stop()
-        say(line, "detail")
-
-    context = RunContext(taken.data, recipe.data, trust, recipe.seed, device, recipe.nproc, recipe.bench.threads, taken.artifact,
-                         Modules(trust), detail)  # fmt: skip
+    context = context_of(recipe, trust, taken, pick_device(recipe.device), say)
     job = Job(recipe, place, store, empty.environment, code_sha256(taken.origin, trust), say)
     state = _first_state(recipe, taken, context, empty)
     place.write("recipe.yaml", recipe.to_yaml())
@@ -154,6 +148,27 @@ def _states(
         place.publish_module(state.module)
     state = _measured(state, recipe, previous, say)
     yield state if state.failure is not None else replace(state, failure=verdict(state.record, recipe.max_drop))
+
+
+def context_of(recipe: Recipe, trust: Trust, taken: Intake, device: str, say: Say = silent) -> RunContext:
+    """What the passes of a run share."""
+
+    def detail(line: str) -> None:
+        check_stop()
+        say(line, "detail")
+
+    return RunContext(
+        data=taken.data,
+        data_spec=recipe.data,
+        trust=trust,
+        seed=recipe.seed,
+        device=device,
+        nproc=recipe.nproc,
+        threads=recipe.bench.threads,
+        dense=taken.artifact,
+        modules=Modules(trust),
+        say=detail,
+    )
 
 
 def _is_published(place: RunDirectory, steps: list[Step]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 from mlopt import catalog
 from mlopt.artifact import Artifact, Format, sha256_file
@@ -14,7 +13,7 @@ from mlopt.passes.base import Pass, PassResult
 from mlopt.recipe.configs import MODULE
 from mlopt.recipe.order import Step
 from mlopt.recipe.schema import Recipe
-from mlopt.records.edge import Json, from_json, to_json
+from mlopt.records.edge import Json, from_json, plain, to_json
 from mlopt.records.machine import Machine
 from mlopt.records.run import ArtifactEntry, Finding, Parity, PassEntry, PassStatus
 from mlopt.run.directory import PLAN, RunDirectory
@@ -166,7 +165,7 @@ def carried_out(job: Job, state: State, step: Step, artifact: Artifact, label: s
     with library_errors(f"running {result.name}"):
         parity = _checked(state, result)
     state.checks.judge(result, parity)
-    metrics = cast(Json, {**made.metrics, "summary": made.summary})
+    metrics: Json = plain({**made.metrics, "summary": made.summary})
     job.store.record(key, result, to_json(Memory(metrics, made.findings, made.summary, parity)))
     return StepOutcome("ok", result, metrics, made.findings, made.summary, parity, worked)
 

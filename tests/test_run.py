@@ -1,0 +1,195 @@
+"""One run: what the key of an action depends on, what is loaded and read how often."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import mlopt
+from mlopt import catalog
+from mlopt.artifact import Artifact, Format, TensorSpec
+from mlopt.data.sets import NO_DATA
+from mlopt.model import bundle
+from mlopt.model.trust import Trust
+from mlopt.recipe.configs import PassConfig
+from mlopt.recipe.order import Step
+from mlopt.recipe.schema import Bench, Model, Parity, Recipe, Tolerance
+from mlopt.records.machine import Machine
+from mlopt.records.run import RunRecord
+from mlopt.run.checks import Checks
+from mlopt.run.directory import RunDirectory
+from mlopt.run.intake import Intake
+from mlopt.run.key import ActionKey
+from mlopt.run.runner import context_of
+from mlopt.run.state import State
+from mlopt.run.step import Job, key_of
+from mlopt.run.store import Store
+
+ARTIFACT = Artifact("module", Format.MODULE, Path("x"), "", "d1", (TensorSpec("x", ("batch", 8)),))
+HERE = Machine(cpu="a", cores=2)
+ANOTHER: dict[str, Any] = {
+    "epochs": 9, "batch_size": 7, "lr": 0.5, "optimizer": "sgd", "weight_decay": 0.5, "warmup": 0.5, "clip_norm": 9.0, "max_steps": 3, "part": (0.0, 0.5),
+    "temperature": 9.0, "alpha": 0.9, "kind": "2:4", "amount": "params:0.3", "importance": "l1", "spread": "global", "keep": ("a",), "plan": None,
+    "runtime": "eager", "round_to": 3, "floor": 0.3, "recalibrate": False, "opset": 21, "precision": "fp16", "target": "tensorrt",
+    "calibration": "entropy", "samples": 3, "flavour": "tensorrt", "source": "fp16", "max_batch": 2, "timeout_s": 5.0,
+}  # fmt: skip
+"""Another value for every field of every configuration. A new field needs one here, or it is not shown to be in the key."""
+
+NOT_IN_THE_KEY = {
+    "version": "of the format: there is only one",
+    "passes": "each pass has a key of its own, in which its configuration is",
+    "model.path": "what it holds is: the digest of the module that came in",
+    "model.arch": "as the path: what the factory gives is hashed, and its code",
+    "model.arch_args": "as the factory",
+    "model.allow_class": "what may be read, not what is made of it",
+    "model.trust_code": "as allow_class",
+    "max_drop": "judged at the end, on what is remembered",
+    "parity.fp32": "tolerances are judged again on what is remembered",
+    "parity.fp16": "as fp32",
+    "parity.int8": "as fp32",
+    "bench.batch": "what is measured at the end has a key of its own",
+    "bench.budget_s": "as the batch",
+    "bench.enabled": "as the batch",
+    "bench.threads": "only where a pass measures",
+    "nproc": "only where a pass trains",
+    "device": "auto is resolved first; what is used is in the key",
+    "input": "the signature that was settled on is",
+    "data": "its fingerprint is",
+}
+"""Fields of a recipe that do not change the key of a pass that neither trains nor measures, and why not."""
+
+
+def key(recipe: Recipe, name: str = "onnx", artifact: Artifact = ARTIFACT, machine: Machine = HERE, code: str = "c", data: Any = NO_DATA) -> str:
+    """The key of a recipe's first pass of this name."""
+    config = next(config for config in recipe.passes if config.pass_ == name)
+    trust = Trust()
+    context = context_of(recipe, trust, Intake(artifact, data, "given", "s", "module"), recipe.device)
+    record = RunRecord(environment=machine, recipe={})
+    state = State(record, context, Checks(context, recipe.parity), artifact, {"module": artifact})
+    job = Job(recipe, RunDirectory(Path("out")), Store(Path("store")), machine, code, lambda line, kind="done": None)
+    return key_of(job, state, Step(name, config, catalog.PASSES[name], "module"), artifact, 1).digest()
+
+
+def recipe_of(*configs: PassConfig, **more: Any) -> Recipe:
+    return Recipe(model=Model(path="m.pt"), passes=configs, **more)
+
+
+def config_of(name: str, **values: Any) -> PassConfig:
+    kind: type[PassConfig] = catalog.load(catalog.PASSES[name].config)
+    return kind(**values)
+
+
+@pytest.mark.parametrize("name", catalog.PASSES)
+def test_every_setting_of_a_pass_is_in_its_key(name: str, tmp_path: Path) -> None:
+    plain = config_of(name)
+    before = key(recipe_of(plain), name)
+    assert key(recipe_of(config_of(name)), name) == before, "the same must have the same key"
+    for field in type(plain).model_fields:
+        if field in ("pass_", "plan"):
+            continue
+        other = key(recipe_of(plain.model_copy(update={field: ANOTHER[field]})), name)
+        assert other != before, f"{name}.{field} is not in the key"
+
+
+def test_a_plan_that_was_edited_is_a_miss(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    keys = []
+    for text in ("{}", "{ }"):
+        plan.write_text(text)
+        keys.append(key(recipe_of(config_of("prune", plan=str(plan))), "prune"))
+    assert keys[0] != keys[1]
+
+
+def changed(recipe: Recipe, path: str) -> Recipe:
+    """The recipe with another value at a path."""
+    values: dict[str, Any] = {
+        "model": {"path": "other.pt", "arch": "a:b", "arch_args": {"x": 1}, "allow_class": ("a.B",), "trust_code": True},
+        "parity": {"samples": 3, "fp32": Tolerance(max_error=1, min_cosine=0.5), "fp16": Tolerance(max_error=1, min_cosine=0.5),
+                   "int8": Tolerance(max_error=2, min_cosine=0.5)},
+        "bench": {"threads": 2, "batch": (8,), "budget_s": 1.0, "enabled": False},
+        "version": 1, "input": ("1,8",), "data": "d.npz", "seed": 7, "device": "cpu", "nproc": 2, "max_drop": 1.0,
+        "passes": (*recipe.passes, config_of("torchscript")),
+    }  # fmt: skip
+    first, _, rest = path.partition(".")
+    if not rest:
+        return recipe.model_copy(update={first: values[first]})
+    return recipe.model_copy(update={first: getattr(recipe, first).model_copy(update={rest: values[first][rest]})})
+
+
+def test_every_field_of_a_recipe_is_in_the_key_or_on_the_list() -> None:
+    nested = {"model": Model, "parity": Parity, "bench": Bench}
+    paths = [f"{name}.{field}" for name, kind in nested.items() for field in kind.model_fields]
+    paths += [name for name in Recipe.model_fields if name not in nested]
+    recipe = recipe_of(config_of("onnx"))
+    same = {path for path in paths if key(changed(recipe, path)) == key(recipe)}
+    different = set(paths) - same
+    assert different >= {"seed", "parity.samples"}
+    # `auto` and `cpu` are the same device here only after it was resolved: `key` takes it as it stands.
+    assert same | {"device"} == set(NOT_IN_THE_KEY), f"neither in the key nor on the list: {same ^ set(NOT_IN_THE_KEY)}"
+
+
+def test_what_came_in_is_in_the_key() -> None:
+    recipe = recipe_of(config_of("onnx"))
+    before = key(recipe)
+    assert key(recipe, code="edited forward") != before
+    assert key(recipe, artifact=replace(ARTIFACT, digest="d2")) != before
+    assert key(recipe, artifact=replace(ARTIFACT, inputs=(TensorSpec("x", (1, 8)),))) != before
+    assert key(recipe, data=replace(NO_DATA, fingerprint="other")) != before
+
+
+def test_threads_and_machine_count_only_where_a_pass_measures_and_processes_where_it_trains() -> None:
+    there, two = Machine(cpu="b", cores=2), Bench(threads=2)
+    for name, spec in catalog.PASSES.items():
+        recipe = recipe_of(config_of(name))
+        before = key(recipe, name)
+        assert (key(recipe, name, machine=there) != before) == spec.measures, name
+        assert (key(recipe.model_copy(update={"bench": two}), name) != before) == spec.measures, name
+        assert (key(recipe.model_copy(update={"nproc": 2}), name) != before) == spec.trains, name
+    assert {name for name, spec in catalog.PASSES.items() if spec.measures} == {"prune"}
+
+
+def test_every_field_of_a_key_changes_its_digest() -> None:
+    plain = ActionKey("onnx", 1, {}, "i", ("x=1",), "d", "data", "code", 0, "cpu", 1, None, None, (), 64, (("torch", "2"),))
+    other = ActionKey("aoti", 2, {"a": 1}, "j", ("y=1",), "e", "more", "edited", 1, "cuda", 2, 1, "here", ("f",), 3, (("torch", "3"),))
+    digests = {replace(plain, **{field.name: getattr(other, field.name)}).digest() for field in fields(plain)}
+    assert len(digests) == len(fields(plain))
+    assert plain.digest() not in digests
+
+
+class Counting(TensorDataset):
+    """Counts how often each sample is read."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(torch.randn(n, 1, 8, 8), torch.arange(n) % 4)
+        self.reads = [0] * n
+
+    def __getitem__(self, index: int) -> Any:
+        self.reads[index] += 1
+        return super().__getitem__(index)
+
+
+def test_a_bundle_is_loaded_at_most_four_times_and_data_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`compress --prune --finetune --export onnx`, in this process."""
+    loads: list[Path] = []
+    read = bundle.read
+
+    def counting(directory: Path, trust: Trust) -> tuple[nn.Module, bundle.Bundle]:
+        loads.append(directory)
+        return read(directory, trust)
+
+    monkeypatch.setattr(bundle, "read", counting)
+    module = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4))
+    train, held = Counting(64), Counting(40)
+    data = mlopt.Data(train=train, calibration=Counting(8), evaluation=held)
+    run = mlopt.compress(module, torch.randn(2, 1, 8, 8), prune=0.5, finetune=3, export=["onnx"], data=data, out=tmp_path / "run", bench=False)
+    assert run.record.status == "ok"
+    assert 1 <= len(loads) <= 4, loads
+    once_for_the_fingerprint, once_for_labels = 1, 1
+    assert max(train.reads) <= 3 + once_for_the_fingerprint + once_for_labels, "an epoch reads the training set once"
+    assert max(held.reads) <= once_for_the_fingerprint + once_for_labels + 1, "the evaluation set is read once a run"
