@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from safetensors.torch import load_file
 
 from mlopt.artifact import Artifact, Format
-from mlopt.checking.accuracy import predict
-from mlopt.data.sets import check_labels
 from mlopt.errors import DataError
 from mlopt.model import bundle
 from mlopt.passes.base import PassResult
 from mlopt.passes.context import RunContext
 from mlopt.recipe import schema as recipe
-from mlopt.training.loop import Trainer, fit
+from mlopt.training.loop import Trainer, World, fit
 from mlopt.training.objectives import Objective, distillation, supervised
 
 
@@ -25,45 +23,47 @@ class FitPass:
     config: Trainer
     takes: ClassVar[Format] = Format.MODULE
     gives: ClassVar[Format] = Format.MODULE
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def __call__(self, artifact: Artifact, stage: Path, run: RunContext) -> PassResult:
         name = self.config.pass_
         if run.data.train is None:
             raise DataError(f"{name} needs training data", "give --data, or leave out this pass")
         module, head = bundle.read(artifact.path, run.trust)
-        outputs, _ = predict(module, run.data.evaluation, run.device) if run.device == "cpu" else (None, None)
-        if outputs is not None:
-            check_labels(run.data.train, outputs)
         if run.nproc > 1:
-            out = stage / "trained.safetensors"
-            job = {
-                "bundle": str(artifact.path),
-                "teacher": str(run.dense.path),
-                "trust": run.trust.to_json(),
-                "config": self.config.model_dump(mode="json", by_alias=True),
-                "data": run.data_spec,
-                "seed": run.seed,
-                "device": run.device,
-                "threads": 1,
-                "out": str(out),
-            }
             if run.data_spec is None:
                 raise DataError("training in several processes needs data that each can load", "give data as a path or package.module:factory")
-            from mlopt.training.distributed import train_in_processes
+            from mlopt.training.distributed import TrainJob, train_in_processes
 
-            metrics: dict[str, Any] = train_in_processes(job, run.nproc, run.say)
+            out = stage / "trained.safetensors"
+            job = TrainJob(
+                bundle=artifact.path,
+                teacher=run.dense.path,
+                trust=run.trust,
+                config=self.config,
+                data=run.data_spec,
+                seed=run.seed,
+                device=run.device,
+                threads=1,
+                out=out,
+            )
+            done = train_in_processes(job, run.nproc, run.say)
             bundle.fill(module, load_file(out))
             out.unlink()
         else:
             module.to(run.device)
-            done = fit(module, run.data.train, self._objective(run), self.config, run.seed, run.device, progress=run.say, sparse=head.sparse)
+            world = World(device=run.device)
+            done = fit(module, run.data.train, self._objective(run), self.config, run.seed, world, run.say, head.sparse)
             module.cpu()
-            metrics = {"steps": done.steps, "losses": list(done.losses), "seconds": done.seconds}
         module.eval()
         bundle.write(stage, module, head)
-        metrics["processes"] = run.nproc
-        metrics["summary"] = f"{metrics['steps']} steps, loss {metrics['losses'][-1]:.4f}"
+        metrics = {
+            "steps": done.steps,
+            "losses": list(done.losses),
+            "seconds": done.seconds,
+            "processes": run.nproc,
+            "summary": f"{done.steps} steps, loss {done.losses[-1]:.4f}",
+        }
         return PassResult(replace(artifact, root=stage, digest=""), metrics)
 
     def _objective(self, run: RunContext) -> Objective:

@@ -12,7 +12,7 @@ from mlopt.passes.base import PassResult
 from mlopt.passes.context import RunContext
 from mlopt.quantization.ptq import quantize_int8, to_fp16
 from mlopt.recipe import schema as recipe
-from mlopt.runtimes.onnx_runtime import int8_operators
+from mlopt.runtimes.onnx_runtime import count_matrix_operators
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class QuantizePass:
     def _realised(self, path: Path) -> dict[str, Any]:
         """What ONNX Runtime makes of it: Q/DQ pairs that it does not fuse cost time instead of saving it."""
         with tempfile.TemporaryDirectory(prefix="mlopt-fused-") as scratch:
-            counts = int8_operators(path, Path(scratch))
-        total = counts["int8"] + counts["float"]
-        summary = f"{counts['int8']} of {total} matrix operators run in int8"
-        warning = f"{counts['float']} matrix operators stay in float: expect less speed than int8 promises" if counts["float"] else ""
-        return {"int8_operators": counts["int8"], "float_operators": counts["float"], "warning": warning, "summary": summary}
+            counts = count_matrix_operators(path, Path(scratch))
+        total = counts.int8 + counts.floating
+        summary = f"{counts.int8} of {total} matrix operators run in int8"
+        warning = f"{counts.floating} matrix operators stay in float: expect less speed than int8 promises" if counts.floating else ""
+        return {"int8_operators": counts.int8, "float_operators": counts.floating, "warning": warning, "summary": summary}

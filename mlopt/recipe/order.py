@@ -40,7 +40,7 @@ def source_of(step: TensorRT) -> str:
     return {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8-tensorrt.onnx"}[step.source]
 
 
-def plan(recipe: Recipe, start: Format = Format.MODULE) -> list[Planned]:
+def plan(recipe: Recipe, start: str = Format.MODULE) -> list[Planned]:
     """The steps in order. Raises `RecipeError` naming the step that does not fit, `BackendMissing` for what is not installed."""
     have = {"module"} if start is Format.MODULE else {"model.onnx"}
     names: dict[str, int] = {}

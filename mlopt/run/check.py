@@ -19,8 +19,9 @@ from mlopt.model.outputs import first_tensors
 from mlopt.passes.context import RunContext
 from mlopt.recipe.order import Planned
 from mlopt.recipe.schema import Parity
-from mlopt.runtimes.opening import open_runtime
-from mlopt.runtimes.remote import Worker
+from mlopt.runtimes.base import OpenOptions
+from mlopt.runtimes.opening import open_runtime, opener_of
+from mlopt.runtimes.remote import Worker, WorkerSpec
 
 CHUNK = 64
 MAX_SAMPLES, MAX_BYTES = 10_000, 256 * 2**20
@@ -105,11 +106,11 @@ class Checker:
             self._reference = f"{module.digest}:{chunk}", self.outputs_of_module(module, inputs, chunk)
         wanted = self._reference[1]
         if artifact.format is Format.ONNX:  # in a process of its own: a graph may crash the runtime
-            with Worker(artifact.name, artifact.format, artifact.path, threads=1, precision=artifact.precision) as worker:
+            with Worker(artifact.name, WorkerSpec(artifact.format, artifact.path, precision=artifact.precision)) as worker:
                 got = worker.run(inputs, chunk)
         else:
             threads = torch.get_num_threads()
-            runtime = open_runtime(artifact.format, artifact.path, threads=threads)
+            runtime = open_runtime(opener_of(artifact.format), OpenOptions(artifact.path, threads))
             parts = [runtime([array[at : at + chunk] for array in inputs]) for at in range(0, len(inputs[0]), chunk)]
             got = [np.concatenate(column) if column[0].ndim else column[0] for column in zip(*parts, strict=True)]
         got = [array for array in got if array.dtype.kind == "f"]
