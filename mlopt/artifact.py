@@ -7,17 +7,31 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+Json = dict[str, "JsonValue"]
+"""A JSON object whose keys are not ours to name. (`records.edge.Json` is the same; this file lies below that one.)"""
 
 
 class Format(enum.StrEnum):
-    """What kind of thing an artifact is."""
+    """The formats that mlopt itself writes. `Artifact.format` is a text, for a plugin may add another: compare with `==`."""
 
     MODULE = "module"
     ONNX = "onnx"
     TORCHSCRIPT = "torchscript"
     AOTI = "aoti"
     TENSORRT = "tensorrt"
+
+
+def _format(text: str) -> str:
+    """A format as it was written: the member of `Format` where it is one of ours, else the text itself."""
+    try:
+        return Format(text)
+    except ValueError:
+        return text
 
 
 @dataclass(frozen=True)
@@ -36,11 +50,13 @@ class TensorSpec:
         text = f"{self.name}={','.join(str(dim) for dim in self.dims)}"
         return text if self.dtype == "float32" else f"{text}:{self.dtype}"
 
-    def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "dims": list(self.dims), "dtype": self.dtype}
+    def to_json(self) -> Json:
+        """As in `model.json`, in the store and in records."""
+        return {"name": self.name, "dims": [*self.dims], "dtype": self.dtype}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> TensorSpec:
+    def from_json(cls, data: Any) -> TensorSpec:
+        """The inverse. Raises `KeyError` or `TypeError` for anything else: who reads the file names it."""
         return cls(str(data["name"]), tuple(data["dims"]), str(data["dtype"]))
 
 
@@ -52,14 +68,14 @@ class Artifact:
     """
 
     name: str
-    format: Format
+    format: str
     root: Path
     main: str
     digest: str
     inputs: tuple[TensorSpec, ...]
     precision: str = "fp32"
     target: str = ""
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: Json = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -88,16 +104,17 @@ class Artifact:
         """SHA-256 of the file that a runtime opens, or the digest of a bundle's files."""
         return sha256_file(self.path) if self.main else digest_of(hash_tree(self.root))
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Json:
         """What the store writes beside the files; everything but where they are."""
         data = asdict(self)
         del data["root"], data["digest"]
         return {**data, "format": str(self.format), "inputs": [spec.to_json() for spec in self.inputs]}
 
     @classmethod
-    def from_description(cls, data: dict[str, Any], root: Path, digest: str) -> Artifact:
+    def from_description(cls, data: Any, root: Path, digest: str) -> Artifact:
+        """The inverse, for files that lie below `root`. Raises `KeyError` or `TypeError` for what `describe` did not write."""
         fields = dict(data)
-        fields["format"] = Format(fields["format"])
+        fields["format"] = _format(str(fields["format"]))
         fields["inputs"] = tuple(TensorSpec.from_json(spec) for spec in fields["inputs"])
         return cls(root=root, digest=digest, **fields)
 

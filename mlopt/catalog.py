@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
 
+from mlopt.errors import UsageError
+
 
 @dataclass(frozen=True)
 class PassSpec:
@@ -169,10 +171,10 @@ def unregister(spec: PassSpec | BackendSpec) -> None:
 
 
 def backend_for(format: str) -> BackendSpec:
-    """The backend that runs artifacts of a format: the first that can, else the first that will. Raises `KeyError` for a format of nobody."""
+    """The backend that runs artifacts of a format: the first that can, else the first that will. Raises `UsageError` for one that nobody runs."""
     able = [spec for spec in BACKENDS.values() if format in spec.formats]
     if not able:
-        raise KeyError(format)
+        raise UsageError(f"no backend runs artifacts of the format '{format}'", "add one: mlopt.catalog.register(BackendSpec(...))")
     return next((spec for spec in able if spec.can_run), able[0])
 
 

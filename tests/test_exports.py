@@ -20,8 +20,10 @@ from mlopt.exporting.tensorrt_builder import build
 from mlopt.quantization.ptq import quantize_int8
 from mlopt.quantization.schemes import CPU, CPU_TRANSFORMER, TENSORRT, scheme_for
 from mlopt.recipe.schema import Tolerance
-from mlopt.runtimes.opening import open_runtime
-from mlopt.runtimes.remote import Worker
+from mlopt.runtimes.base import OpenOptions
+from mlopt.runtimes.messages import Done, RunJob
+from mlopt.runtimes.opening import open_runtime, opener_of
+from mlopt.runtimes.remote import Worker, WorkerSpec
 from mlopt.runtimes.worker import write_sets
 from tests.conftest import ROOT, plain_cnn, run_json
 
@@ -70,7 +72,7 @@ def test_calibrations(tmp_path: Path, method: str) -> None:
     x = np.random.default_rng(0).standard_normal((64, 3, 16, 16)).astype(np.float32)
     source = tmp_path / "exports" / "model.onnx"
     quantize_int8(source, tmp_path / "q.onnx", "cpu", method, [x], None)
-    want, got = (open_runtime(Format.ONNX, path)([x]) for path in (source, tmp_path / "q.onnx"))
+    want, got = (open_runtime(opener_of(Format.ONNX), OpenOptions(path))([x]) for path in (source, tmp_path / "q.onnx"))
     assert compare(want, got).cosine > 0.99
 
 
@@ -129,14 +131,14 @@ def test_a_class_that_no_other_process_can_import(tmp_path: Path) -> None:
 
 def test_a_worker_that_dies_is_one_clear_error(tmp_path: Path) -> None:
     export(plain_cnn(), torch.randn(1, 3, 16, 16), tmp_path, "onnx")
-    with Worker("a", Format.ONNX, tmp_path / "exports" / "model.onnx") as worker:
+    with Worker("a", WorkerSpec(Format.ONNX, tmp_path / "exports" / "model.onnx")) as worker:
         write_sets(tmp_path / "in.npz", [[np.zeros((1, 3, 16, 16), np.float32)]])
         worker.prepare(tmp_path / "in.npz")
         assert len(worker.block(5)) == 5
         worker._process.kill()
         with pytest.raises(PassFailed, match="died"):
             worker.block(5)
-    with pytest.raises(PassFailed, match="cannot load"), Worker("b", Format.ONNX, tmp_path / "run.json"):
+    with pytest.raises(PassFailed, match="cannot load"), Worker("b", WorkerSpec(Format.ONNX, tmp_path / "run.json")):
         pass
 
 
@@ -153,10 +155,10 @@ def test_a_worker_that_hangs_is_ended(tmp_path: Path) -> None:
     x, y = (helper.make_tensor_value_info(name, 1, [1]) for name in "xy")
     graph = helper.make_graph([helper.make_node("Loop", ["n", "go", "x"], ["y"], body=body)], "g", [x], [y], [count, go])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "loop.onnx")
-    with Worker("loop", Format.ONNX, tmp_path / "loop.onnx") as worker:
+    with Worker("loop", WorkerSpec(Format.ONNX, tmp_path / "loop.onnx")) as worker:
         write_sets(tmp_path / "in.npz", [[np.zeros(1, np.float32)]])
         with pytest.raises(PassFailed, match="did not answer within 1 s"):
-            worker.ask({"op": "run", "inputs": str(tmp_path / "in.npz"), "outputs": str(tmp_path / "o.npz"), "chunk": None}, timeout_s=1)
+            worker.ask(RunJob(tmp_path / "in.npz", tmp_path / "o.npz"), Done, timeout_s=1)
 
 
 def test_parity_judges() -> None:
@@ -178,7 +180,7 @@ def test_cuda_is_not_quietly_replaced_by_the_cpu(tmp_path: Path) -> None:
         pytest.skip("this machine has CUDA")
     export(plain_cnn(), torch.randn(1, 3, 16, 16), tmp_path, "onnx")
     with pytest.raises(UsageError, match="CUDAExecutionProvider"):
-        open_runtime(Format.ONNX, tmp_path / "exports" / "model.onnx", device="cuda")
+        open_runtime(opener_of(Format.ONNX), OpenOptions(tmp_path / "exports" / "model.onnx", device="cuda"))
 
 
 def test_a_runtime_on_another_device_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -187,12 +189,12 @@ def test_a_runtime_on_another_device_is_refused(monkeypatch: pytest.MonkeyPatch,
     class OnCpu:
         name, device, provider = "aoti", "cpu", "torch"
 
-        def __init__(self, path: Path, threads: int) -> None: ...
+        def __init__(self, options: OpenOptions) -> None: ...
 
     monkeypatch.setattr("mlopt.runtimes.torch_runtimes.Aoti", OnCpu)
-    assert open_runtime(Format.AOTI, tmp_path / "m.pt2").device == "cpu"
+    assert open_runtime(opener_of(Format.AOTI), OpenOptions(tmp_path / "m.pt2")).device == "cpu"
     with pytest.raises(UsageError, match="asked to run on cuda, and runs on cpu"):
-        open_runtime(Format.AOTI, tmp_path / "m.pt2", device="cuda")
+        open_runtime(opener_of(Format.AOTI), OpenOptions(tmp_path / "m.pt2", device="cuda"))
 
 
 def test_tensorrt_refusals_carry_its_words(tmp_path: Path) -> None:
@@ -212,7 +214,7 @@ def test_tensorrt_refusals_carry_its_words(tmp_path: Path) -> None:
 def test_the_tensorrt_adapter_uses_names_that_exist() -> None:
     """Every attribute taken from the bindings exists in TensorRT-RTX, and none is one that TensorRT 11 removed."""
     trt = pytest.importorskip("tensorrt_rtx")
-    tree = ast.parse((ROOT / "mlopt" / "runtimes" / "tensorrt_builder.py").read_text())
+    tree = ast.parse((ROOT / "mlopt" / "exporting" / "tensorrt_builder.py").read_text())
     names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "trt"}
     assert {"Builder", "OnnxParser", "ILogger"} <= names
     assert all(hasattr(trt, name) for name in names)

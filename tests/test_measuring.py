@@ -21,9 +21,11 @@ from mlopt.measuring.environment import fingerprint, load_between, load_now
 from mlopt.measuring.protocol import LEAST_CALLS, WARMUP_LIMIT_S, Conditions, Epoch, calls_of, run_epoch, warm_up
 from mlopt.measuring.rows import bench_rows, histogram, realised_precision
 from mlopt.measuring.sampling import Entry, Sampler, Shape, sets_for
-from mlopt.runtimes.base import Fake
+from mlopt.records.bench import Operator
+from mlopt.runtimes.base import Fake, OpenOptions
+from mlopt.runtimes.messages import Opened, Ready, Served, ServeJob, Usage
 from mlopt.runtimes.onnx_runtime import OnnxRuntime, operators_of
-from mlopt.runtimes.remote import Worker
+from mlopt.runtimes.remote import Worker, WorkerSpec
 from mlopt.runtimes.timing import Slowdown, cache_flush, event_times, host_times
 from mlopt.runtimes.worker import read_sets, write_sets
 
@@ -32,12 +34,12 @@ class Scripted:
     """A worker around a fake runtime: blocks move one shared clock by what the script says."""
 
     def __init__(self, name: str, latencies_s: list[float], clock: list[float]) -> None:
-        self.name, self.info = name, {"runtime": "fake", "provider": "fake", "device": "none", "load_s": 0.5}
+        self.name, self.info = name, Opened("fake", "none", "fake", None, 0.5)
         self._runtime, self._clock = Fake(latencies_s), clock
         self.blocks = 0
 
-    def prepare(self, inputs: Path, copies: str = "in", flush: bool = False) -> dict[str, Any]:
-        return {"first_s": 0.25, "clock": "host"}
+    def prepare(self, inputs: Path, copies: str = "in", flush: bool = False) -> Ready:
+        return Ready(0.25, "host")
 
     def block(self, calls: int) -> list[float]:
         self.blocks += 1
@@ -49,8 +51,8 @@ class Scripted:
         self._clock[0] += sum(out)
         return out
 
-    def usage(self) -> dict[str, Any]:
-        return {"peak_rss_bytes": 7, "preempted": 0, "peak_device_bytes": None}
+    def usage(self) -> Usage:
+        return Usage(7, None, 0)
 
 
 def epoch_of(workers: list[Any], seconds: float, clock: list[float], least: int = 3) -> Epoch:
@@ -304,7 +306,7 @@ def test_enough_inputs_to_miss_a_cache() -> None:
 def test_input_sets_survive_the_file(tmp_path: Path) -> None:
     sets = [[np.arange(3), np.ones((2, 2))], [np.arange(3) + 1, np.zeros((2, 2))]]
     write_sets(tmp_path / "sets.npz", sets)
-    back = read_sets(str(tmp_path / "sets.npz"))
+    back = read_sets(tmp_path / "sets.npz")
     assert [[array.tolist() for array in one] for one in back] == [[array.tolist() for array in one] for one in sets]
 
 
@@ -315,10 +317,10 @@ def test_a_histogram_counts_every_call() -> None:
 
 
 def test_precision_is_that_of_the_time() -> None:
-    rows = [{"precision": "int8", "seconds": 3.0}, {"precision": "fp32", "seconds": 1.0}, {"precision": None, "seconds": 9.0}]
+    rows = [Operator("o", "o", None, precision, seconds) for precision, seconds in (("int8", 3.0), ("fp32", 1.0), (None, 9.0))]
     assert realised_precision(rows) == "int8"
     assert realised_precision([]) is None
-    assert realised_precision([{"precision": "fp32", "seconds": 0.01}, {"precision": None, "seconds": 9.0}]) is None
+    assert realised_precision([Operator("o", "o", None, "fp32", 0.01), Operator("o", "o", None, None, 9.0)]) is None
 
 
 @pytest.fixture(scope="module")
@@ -379,12 +381,12 @@ def test_a_duet_stops_as_soon_as_it_is_sure(small: tuple[Artifact, Shape]) -> No
 
 def test_the_profile_names_real_nodes(small: tuple[Artifact, Shape]) -> None:
     artifact, shape = small
-    rows = OnnxRuntime(artifact.path, 1, "cpu", "fp32").profile(shape.sets[0], 4)
-    assert rows[0]["kind"].endswith("Conv")
-    assert rows[0]["provider"] == "CPU"
-    assert rows[0]["precision"] == "fp32"
+    rows = OnnxRuntime(OpenOptions(artifact.path)).profile(shape.sets[0], 4)
+    assert rows[0].kind.endswith("Conv")
+    assert rows[0].provider == "CPU"
+    assert rows[0].precision == "fp32"
     assert realised_precision(rows) == "fp32"
-    assert [row["seconds"] for row in rows] == sorted((row["seconds"] for row in rows), reverse=True)
+    assert [row.seconds for row in rows] == sorted((row.seconds for row in rows), reverse=True)
 
 
 def test_a_profile_of_integers_says_int8() -> None:
@@ -392,21 +394,21 @@ def test_a_profile_of_integers_says_int8() -> None:
     event = {"cat": "Node", "name": "c_kernel_time", "dur": 10, "args": {"op_name": "QLinearConv", "provider": "CPUExecutionProvider",
              "input_type_shape": [{"uint8": [1]}, {"float": [1]}, {"int8": [1]}]}}  # fmt: skip
     (row,) = operators_of([event, {**event, "dur": 30}, {"cat": "Session", "name": "model_run"}], 1)
-    assert (row["kind"], row["precision"], row["seconds"]) == ("QLinearConv", "int8", pytest.approx(30e-6))  # the last call; the first was warm-up
+    assert (row.kind, row.precision, row.seconds) == ("QLinearConv", "int8", pytest.approx(30e-6))  # the last call; the first was warm-up
 
 
 def test_a_worker_says_what_it_runs_and_is_pinned(small: tuple[Artifact, Shape], tmp_path: Path) -> None:
     artifact, shape = small
     write_sets(tmp_path / "in.npz", list(shape.sets))
-    with Worker("w", artifact.format, artifact.path, pin=True) as worker:
-        assert worker.info["runtime"] == "onnxruntime"
-        assert len(worker.info["cores"]) == 1
+    with Worker("w", WorkerSpec(artifact.format, artifact.path, pin=True)) as worker:
+        assert worker.info.runtime == "onnxruntime"
+        assert len(worker.info.cores) == 1
         ready = worker.prepare(tmp_path / "in.npz", flush=True)
-        assert ready["clock"] == "host"
+        assert ready.clock == "host"
         assert len(worker.block(4)) == 4
-        served = worker.ask({"op": "serve", "seconds": 0.1})
-        assert served["calls"] > 3
-    with pytest.raises(PassFailed, match="CUDA graphs need"), Worker("g", artifact.format, artifact.path, cuda_graph=True):
+        served = worker.ask(ServeJob(0.1), Served)
+        assert served.calls > 3
+    with pytest.raises(PassFailed, match="CUDA graphs need"), Worker("g", WorkerSpec(artifact.format, artifact.path, cuda_graph=True)):
         pass
 
 

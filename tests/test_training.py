@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from mlopt.checking.accuracy import evaluate, score
 from mlopt.data.sets import Arrays, DataSet, Part, check_labels, load_data
@@ -16,8 +20,9 @@ from mlopt.errors import DataError, PassFailed
 from mlopt.model import bundle
 from mlopt.model.sources import adopt
 from mlopt.model.tensors import canonical
+from mlopt.model.trust import Trust
 from mlopt.recipe.configs import Train
-from mlopt.training.distributed import train_in_processes
+from mlopt.training.distributed import TrainJob, train_in_processes
 from mlopt.training.loop import World, fit, recalibrate_batch_norm, schedule
 from mlopt.training.objectives import distillation, supervised
 from recipes.networks import digits_resnet
@@ -28,6 +33,13 @@ CONFIG = Train(epochs=1, batch_size=32, lr=0.05, optimizer="sgd", max_steps=10)
 
 def data_of(path: Path) -> DataSet:
     return load_data(str(path))
+
+
+def job_for(place: Path, data: Path, seed: int) -> TrainJob:
+    """Training of the bundle in `place/b`."""
+    trust = Trust(allow_class=("recipes.networks.*",))
+    out = place / "out.safetensors"
+    return TrainJob(place / "b", place / "b", trust, CONFIG, str(data), seed, "cpu", 1, out)
 
 
 def test_two_processes_give_one_processs_weights(tmp_path: Path, digits_npz: Path) -> None:
@@ -42,17 +54,13 @@ def test_two_processes_give_one_processs_weights(tmp_path: Path, digits_npz: Pat
     )  # fmt: skip
     (tmp_path / "b").mkdir()
     bundle.write(tmp_path / "b", *adopt(module).trunk())
-    job = {
-        "bundle": str(tmp_path / "b"), "teacher": str(tmp_path / "b"), "data": str(digits_npz), "seed": 3, "device": "cpu", "threads": 1,
-        "config": CONFIG.model_dump(mode="json", by_alias=True), "out": str(tmp_path / "out.safetensors"),
-        "trust": {"arch": None, "arch_args": {}, "allow_class": ["recipes.networks.*"], "trust_code": False},
-    }  # fmt: skip
+    job = job_for(tmp_path, digits_npz, seed=3)
     lines: list[str] = []
     report = train_in_processes(job, 2, lines.append)
     part = data_of(digits_npz).train
     assert part is not None
     done = fit(module, part, supervised, CONFIG, seed=3)
-    assert report["steps"] == done.steps == 10
+    assert report.steps == done.steps == 10
     assert lines
     both, one = load_file(tmp_path / "out.safetensors"), canonical(module)
     worst = max(float((both[name].double() - one[name].detach().double()).abs().max()) for name in both)
@@ -62,11 +70,7 @@ def test_two_processes_give_one_processs_weights(tmp_path: Path, digits_npz: Pat
 def test_a_process_that_dies_is_reported_with_its_words(tmp_path: Path, digits_npz: Path) -> None:
     (tmp_path / "b").mkdir()
     bundle.write(tmp_path / "b", *adopt(plain_cnn()).trunk())  # takes three channels, the digits have one
-    job = {
-        "bundle": str(tmp_path / "b"), "teacher": str(tmp_path / "b"), "data": str(digits_npz), "seed": 0, "device": "cpu", "threads": 1,
-        "config": CONFIG.model_dump(mode="json", by_alias=True), "out": str(tmp_path / "o"),
-        "trust": {"arch": None, "arch_args": {}, "allow_class": [], "trust_code": False},
-    }  # fmt: skip
+    job = job_for(tmp_path, digits_npz, seed=0)
     with pytest.raises(PassFailed, match="channels"):
         train_in_processes(job, 2, lambda line: None)
 
@@ -181,3 +185,133 @@ def test_image_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         load_data(str(tmp_path))
     assert "--input" in error.value.hint
+
+
+class Counted(Dataset[Any]):
+    """Counts how often each sample is read."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.x, self.y = x, y
+        self.reads: Counter[int] = Counter()
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> Any:
+        self.reads[index] += 1
+        return self.x[index], self.y[index]
+
+
+class Stream(IterableDataset[Any]):
+    """Samples in an order of their own, without a length."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(zip(self.x, self.y, strict=True))
+
+
+def normed(classes: int = 3) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, classes))
+
+
+def rates_of(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The (step, total) that the schedule is asked for."""
+    asked: list[tuple[int, int]] = []
+
+    def noted(step: int, total: int, warmup: float) -> float:
+        asked.append((step, total))
+        return schedule(step, total, warmup)
+
+    monkeypatch.setattr("mlopt.training.loop.schedule", noted)
+    return asked
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_epoch_reads_every_sample_once(wrapped: bool) -> None:
+    source = Counted(torch.randn(70, 4), torch.arange(70) % 3)
+    part = Part("train", DataLoader(source, batch_size=16, shuffle=True) if wrapped else source)
+    done = fit(normed(), part, supervised, Train(epochs=1, batch_size=16), seed=0)
+    assert done.steps == 5
+    assert source.reads == Counter(range(70))
+
+
+def test_training_stops_reading_at_its_last_step() -> None:
+    source = Counted(torch.randn(64, 4), torch.arange(64) % 3)
+    done = fit(normed(), Part("train", source), supervised, Train(epochs=9, batch_size=16, max_steps=5), seed=0)
+    assert (done.steps, len(done.losses)) == (5, 2)
+    assert sum(source.reads.values()) == 64 + 16
+
+
+@pytest.mark.parametrize("kind", ["arrays", "loader", "drop_last", "batches", "stream", "sized", "single"])
+def test_a_dropped_batch_is_not_in_the_schedule(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """33 samples in batches of 16: batch normalisation can do nothing with the last one."""
+    x, y = torch.randn(33, 4), torch.arange(33) % 3
+    batches = [((x[i : i + 16],), y[i : i + 16]) for i in (0, 16, 32)]
+
+    class Sized:
+        """An iterable whose length counts the batch that is dropped."""
+
+        def __len__(self) -> int:
+            return 3
+
+        def __iter__(self) -> Iterator[Any]:
+            return iter(batches)
+
+    source: Any = {
+        "arrays": Arrays(x, y),
+        "loader": DataLoader(Counted(x, y), batch_size=16),
+        "drop_last": DataLoader(Counted(x, y), batch_size=16, drop_last=True),
+        "batches": batches,
+        "stream": Stream(x, y),
+        "sized": Sized(),
+        "single": DataLoader(Counted(x, y), batch_sampler=[[*range(16)], [*range(16, 32)], [32]]),
+    }[kind]
+    asked = rates_of(monkeypatch)
+    done = fit(normed(), Part("train", source), supervised, Train(epochs=2, batch_size=16), seed=0)
+    assert done.steps == 4
+    assert list(dict.fromkeys(asked)) == [(step, 4) for step in range(4)]  # each group of weights asks
+
+
+def test_without_normalisation_a_length_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last batch of one is used, and an iterable that has a length is not read to be counted."""
+    read: list[int] = []
+
+    class Sized:
+        def __len__(self) -> int:
+            return 3
+
+        def __iter__(self) -> Iterator[Any]:
+            for size in (16, 16, 1):
+                read.append(size)
+                yield (torch.randn(size, 4),), torch.zeros(size, dtype=torch.long)
+
+    asked = rates_of(monkeypatch)
+    assert fit(nn.Linear(4, 3), Part("train", Sized()), supervised, Train(epochs=1), seed=0).steps == 3
+    assert read == [16, 16, 1]
+    assert asked[-1] == (2, 3)
+
+
+def test_labels_are_refused_where_they_are_read() -> None:
+    """Known targets before anything runs; others as their batch is read, by name and not by an index error."""
+    x, y = torch.randn(40, 4), torch.arange(40) % 5
+    outputs = torch.zeros(1, 3)
+    with pytest.raises(DataError, match="the train labels run from 0 to 4, but the model has 3 outputs"):
+        check_labels(Part("train", Arrays(x, y)), outputs)
+    unread = Counted(x, y)
+    check_labels(Part("train", unread), outputs)
+    assert not unread.reads
+    for objective in (supervised, distillation(normed(), 2.0, 0.5)):
+        with pytest.raises(DataError, match="the train labels run from 0 to 4, but the model has 3 outputs"):
+            fit(normed(), Part("train", unread), objective, Train(epochs=1, batch_size=40), seed=0)
+    check_labels(Part("train", Arrays(x, None)), outputs)
+    check_labels(Part("train", Arrays(x, torch.randn(40))), outputs)
+
+
+def test_labels_that_do_not_fit_are_a_data_error_in_every_process(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    bundle.write(tmp_path / "b", *adopt(normed()).trunk())
+    np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).standard_normal((64, 4)), y=np.arange(64) % 7)
+    with pytest.raises(DataError, match="labels run from"):
+        train_in_processes(job_for(tmp_path, tmp_path / "d.npz", seed=0), 2, lambda line: None)

@@ -19,7 +19,7 @@ from mlopt.judging.verdict import Row, Word
 from mlopt.measuring.protocol import Conditions
 from mlopt.measuring.sampling import Entry, Shape
 from mlopt.runtimes.base import Arrays
-from mlopt.runtimes.remote import Worker
+from mlopt.runtimes.remote import Worker, WorkerSpec
 
 CHUNK = 64
 FIRST_ANSWER_S = 120.0
@@ -63,8 +63,8 @@ def examples(shape: Shape, part: Part | None, both: tuple[Artifact, Artifact]) -
 
 def _run(entry: Entry, inputs: Arrays, chunk: int, on: Conditions) -> list[NDArray[Any]]:
     artifact = entry.artifact
-    with Worker(entry.name, artifact.format, artifact.path, threads=on.threads, device=on.device, precision=artifact.precision,
-                trust=entry.trust) as worker:  # fmt: skip
+    spec = WorkerSpec(artifact.format, artifact.path, on.threads, on.device, artifact.precision, entry.trust)
+    with Worker(entry.name, spec) as worker:
         return [output for output in worker.run(inputs, chunk, FIRST_ANSWER_S) if output.dtype.kind == "f"]
 
 

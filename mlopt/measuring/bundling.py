@@ -113,7 +113,7 @@ def measure_packed(path: Path, trust: Trust, device: str | None = None, sessions
             if head["schema_version"] > VERSION:
                 raise UsageError(f"{path} was packed by a newer mlopt (schema {head['schema_version']})", "upgrade mlopt")
             artifacts = [_opened(root, entry, trust) for entry in head["artifacts"]]
-            shapes = [Shape(int(s["batch"]), tuple(read_sets(str(_inside(root, s["inputs"]))))) for s in head["shapes"]]
+            shapes = [Shape(int(s["batch"]), tuple(read_sets(_inside(root, s["inputs"])))) for s in head["shapes"]]
             conditions = Conditions(**{**head["conditions"], **({"device": device} if device else {})})
             budget_s = float(head["budget_s"])
         except MloptError:

@@ -41,9 +41,8 @@ def _read(path: str) -> str | None:
 
 
 def fingerprint() -> Any:
-    from mlopt.records.machine import Machine
-
     from mlopt.records.edge import from_json
+    from mlopt.records.machine import Machine
 
     return from_json(Machine, _fp(), "", "", "")
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlopt.errors import MloptError
+from mlopt.runtimes.messages import Opened, Ready, Usage
 
 BLOCK_S = 0.02
 LEAST_CALLS, MOST_CALLS = 3, 2000
@@ -57,11 +58,11 @@ class Timed(Protocol):
     """What the protocol drives: `remote.Worker`, or a fake."""
 
     name: str
-    info: dict[str, Any]
+    info: Opened
 
-    def prepare(self, inputs: Path, copies: str = "in", flush: bool = False) -> dict[str, Any]: ...
+    def prepare(self, inputs: Path, copies: str = "in", flush: bool = False) -> Ready: ...
     def block(self, calls: int) -> list[float]: ...
-    def usage(self) -> dict[str, Any]: ...
+    def usage(self) -> Usage: ...
 
 
 @dataclass
@@ -150,7 +151,7 @@ def run_epoch(
         warm = warm_up(alive[index], clock, conditions.flush)
         calls[index] = calls_of(warm.per_call_s, conditions.flush)
         epoch.blocks[index] = []
-        epoch.info[index] = {**alive[index].info, **ready, "warmup_s": warm.spent_s, "settled": warm.settled}
+        epoch.info[index] = {**asdict(alive[index].info), **asdict(ready), "warmup_s": warm.spent_s, "settled": warm.settled}
 
     def block(index: int) -> None:
         kept, dropped = calls[index]
@@ -166,6 +167,6 @@ def run_epoch(
                 guarded(index, block)
         done += 1
     for index in list(alive):
-        guarded(index, lambda index: epoch.info[index].update(alive[index].usage()))
+        guarded(index, lambda index: epoch.info[index].update(asdict(alive[index].usage())))
     epoch.seconds = clock() - epoch.began_s
     return epoch

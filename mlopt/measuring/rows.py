@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from mlopt.measuring.duet import times_of, told
 from mlopt.measuring.protocol import LOW_PERCENT, Conditions, Epoch
 from mlopt.measuring.statistics import Ratio, differences, percentile, ratio_of
+from mlopt.records.bench import Operator
 
 MATRIX_SHARE = 0.05
 """An operator below this share of the time says nothing of the precision that an artifact runs in."""
@@ -27,7 +29,7 @@ def bench_rows(
     epochs: list[Epoch],
     conditions: Conditions,
     parents: Mapping[int, int] | None = None,
-    operators: Mapping[int, list[dict[str, Any]]] | None = None,
+    operators: Mapping[int, list[Operator]] | None = None,
 ) -> list[dict[str, Any]]:
     """One row an entry that lived through some epoch; entry 0 is the baseline.
 
@@ -72,7 +74,7 @@ def bench_rows(
             "load": load_of(epochs),
             "gpu": gpu_of(epochs),
             "histogram": histogram(times),
-            "operators": profile[:SHOWN_OPERATORS],
+            "operators": [asdict(row) for row in profile[:SHOWN_OPERATORS]],
             "speedup": None if index == 0 else {**speedup(epochs, index).to_json(), "against": names[0]},
         }
         if parent and any(index in epoch.blocks and parent in epoch.blocks for epoch in epochs):
@@ -106,13 +108,13 @@ def histogram(times: Sequence[float]) -> dict[str, Any]:
     return {"low_s": low, "high_s": high, "counts": counts.tolist(), "beyond": int((data > high).sum())}
 
 
-def realised_precision(operators: list[dict[str, Any]]) -> str | None:
+def realised_precision(operators: list[Operator]) -> str | None:
     """The precision in which most of the profiled time is spent; None when the profile does not say."""
-    total = sum(row["seconds"] for row in operators)
+    total = sum(row.seconds for row in operators)
     spent: dict[str, float] = {}
     for row in operators:
-        if row["precision"] and row["seconds"] >= MATRIX_SHARE * total:
-            spent[row["precision"]] = spent.get(row["precision"], 0.0) + row["seconds"]
+        if row.precision and row.seconds >= MATRIX_SHARE * total:
+            spent[row.precision] = spent.get(row.precision, 0.0) + row.seconds
     return max(spent, key=lambda key: spent[key]) if spent else None
 
 

@@ -17,8 +17,10 @@ from mlopt.errors import MloptError
 from mlopt.measuring.environment import load_between, load_now
 from mlopt.measuring.gpu import Gpu, between
 from mlopt.measuring.protocol import Conditions, Epoch, run_epoch
+from mlopt.records.bench import Operator
 from mlopt.runtimes.base import Arrays
-from mlopt.runtimes.remote import Worker
+from mlopt.runtimes.messages import Served, ServeJob
+from mlopt.runtimes.remote import Worker, WorkerSpec
 from mlopt.runtimes.timing import Slowdown
 from mlopt.runtimes.worker import write_sets
 
@@ -67,7 +69,7 @@ class Sampler:
         self._gpu = Gpu.open() if conditions.device == "cuda" else None
         self.lost: dict[int, MloptError] = {}
         """Entries that could not be loaded or died: they are not started again."""
-        self.operators: dict[int, list[dict[str, Any]]] = {}
+        self.operators: dict[int, list[Operator]] = {}
         """Profiles, once `collect` was asked for them: rows of `Runtime.profile`, by entry."""
 
     def __enter__(self) -> Sampler:
@@ -83,8 +85,9 @@ class Sampler:
     def worker(self, entry: Entry, pin: bool = True) -> Worker:
         """A fresh process for an entry; it loads while the caller goes on."""
         artifact, on = entry.artifact, self.conditions
-        return Worker(entry.name, artifact.format, artifact.path, threads=on.threads, device=entry.device or on.device,
-                      precision=artifact.precision, trust=entry.trust, pin=pin, cuda_graph=on.cuda_graph, slowdown=entry.slowdown)  # fmt: skip
+        spec = WorkerSpec(artifact.format, artifact.path, on.threads, entry.device or on.device, artifact.precision,
+                          entry.trust, pin, on.cuda_graph, entry.slowdown)  # fmt: skip
+        return Worker(entry.name, spec)
 
     @contextlib.contextmanager
     def started(self, side_by_side: bool = True) -> Iterator[dict[int, Any]]:
@@ -178,10 +181,10 @@ class Sampler:
                     worker.prepare(self._inputs[0], self.conditions.copies)
                 before = self._gpu.read() if self._gpu else None
                 for worker in workers:
-                    worker.send({"op": "serve", "seconds": seconds})
-                answers = [worker.receive() for worker in workers]
+                    worker.send(ServeJob(seconds))
+                answers = [worker.receive(Served) for worker in workers]
                 spent = (between(before, self._gpu.read() if self._gpu else None) or {}).get("energy_j")
-            done = self.shapes[0].batch * sum(answer["calls"] for answer in answers)
-            rate = self.shapes[0].batch * sum(answer["calls"] / answer["seconds"] for answer in answers)
+            done = self.shapes[0].batch * sum(answer.calls for answer in answers)
+            rate = self.shapes[0].batch * sum(answer.calls / answer.seconds for answer in answers)
             out[index] = {"sessions": sessions, "throughput_per_s": rate, "joules_per_sample": None if spent is None else spent / max(1, done)}
         return out

@@ -11,8 +11,9 @@ from torch import nn
 
 from mlopt.errors import ModelRefused
 from mlopt.model import inert
+from mlopt.model.allowlist import FUNCTIONS, allowed, is_dtype, narrow_flags, resolve, resolve_class
 from mlopt.model.inert import Document, Inert, Storage
-from mlopt.model.trust import FUNCTIONS, Trust, _is_dtype, allowed, narrow_flags, resolve, resolve_class
+from mlopt.model.trust import Trust
 
 HOSTILE = frozenset({"os", "posix", "nt", "subprocess", "sys", "builtins", "socket", "shutil", "runpy", "pty", "importlib", "webbrowser", "ctypes"})
 """Packages whose functions make a pickle an attack; only used to say so, for nothing of them is allowed anyway."""
@@ -79,7 +80,7 @@ class _Builder:
 
     def _reference(self, full: str) -> Any:
         """A global that is only referred to: an activation, a dtype, a class inside `functools.partial`."""
-        if full in REFERENCE_ONLY or _is_dtype(full) or self._trust.named(full):
+        if full in REFERENCE_ONLY or is_dtype(full) or self._trust.named(full):
             return resolve(full)
         return resolve_class(full, self._trust)
 

@@ -10,6 +10,7 @@ Loading rebuilds the dense module (on the meta device where that works), replays
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ from torch import nn
 from mlopt.artifact import TensorSpec
 from mlopt.errors import ModelRefused, UsageError
 from mlopt.model import graph, structure
+from mlopt.model.allowlist import resolve_factory
 from mlopt.model.surgery import Surgery, apply
 from mlopt.model.tensors import canonical, holders, in_place_of, relink
-from mlopt.model.trust import Trust, resolve_factory
+from mlopt.model.trust import Trust
 
 SCHEMA_VERSION = 1
 
@@ -134,7 +136,7 @@ def _dense(bundle: Bundle, trust: Trust, meta: bool) -> nn.Module:
     return call_factory(str(bundle.origin["factory"]), bundle.origin.get("arguments", {}))
 
 
-def call_factory(reference: str, arguments: dict[str, Any]) -> nn.Module:
+def call_factory(reference: str, arguments: Mapping[str, object]) -> nn.Module:
     """Build a module with a factory that the user named. Raises `UsageError`."""
     factory = resolve_factory(reference)
     try:

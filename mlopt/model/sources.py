@@ -29,7 +29,7 @@ class Source:
 
     kind: str
     sha256: str
-    format: Format
+    format: str
     module: nn.Module | None = None
     bundle: Bundle | None = None
     path: Path | None = None

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from mlopt.errors import ModelRefused, PassFailed
+from mlopt.model.allowlist import FUNCTIONS, MODULE_PREFIXES, narrow_flags, resolve, resolve_class
 from mlopt.model.tensors import relink
-from mlopt.model.trust import FUNCTIONS, MODULE_PREFIXES, Trust, narrow_flags, resolve, resolve_class
+from mlopt.model.trust import Trust
 
 _PLUMBING = frozenset(
     {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "_is_full_backward_hook", "_flat_weights", "_flat_weight_refs"}

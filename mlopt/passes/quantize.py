@@ -14,7 +14,7 @@ from mlopt.quantization.ptq import quantize_int8, to_fp16
 from mlopt.recipe.configs import Quantize
 from mlopt.records.edge import Json
 from mlopt.records.run import Finding
-from mlopt.runtimes.onnx_runtime import int8_operators
+from mlopt.runtimes.onnx_runtime import count_matrix_operators
 
 SLOW = {
     "fp16": "CPUs compute in float32: ONNX Runtime converts half precision back and forth",
@@ -45,13 +45,13 @@ class QuantizePass:
     def _with_what_runs(self, made: Artifact, metrics: Json) -> PassResult:
         """What ONNX Runtime makes of it: Q/DQ pairs that it does not fuse cost time instead of saving it."""
         with tempfile.TemporaryDirectory(prefix="mlopt-fused-") as scratch:
-            counts = int8_operators(made.path, Path(scratch))
-        left = counts["float"]
-        summary = f"{counts['int8']} of {counts['int8'] + left} matrix operators run in int8"
+            counts = count_matrix_operators(made.path, Path(scratch))
+        left = counts.floating
+        summary = f"{counts.int8} of {counts.int8 + left} matrix operators run in int8"
         warning = f"{left} matrix operators stay in float: expect less speed than int8 promises" if left else ""
         findings = (
             Finding("warning", made.name, f"{warning}."),
             Finding("slow", made.name, f"{left} matrix operators stay in float between Q/DQ pairs"),
         )
-        metrics = {**metrics, "int8_operators": counts["int8"], "float_operators": left, "warning": warning}
+        metrics = {**metrics, "int8_operators": counts.int8, "float_operators": left, "warning": warning}
         return PassResult(made, metrics, findings if left else (), summary)

@@ -20,8 +20,9 @@ from mlopt.model.outputs import first_tensors
 from mlopt.passes.context import RunContext
 from mlopt.recipe import schema as recipe
 from mlopt.records.run import Accuracy, Parity, RunRecord
-from mlopt.runtimes.opening import open_runtime
-from mlopt.runtimes.remote import Worker
+from mlopt.runtimes.base import OpenOptions
+from mlopt.runtimes.opening import open_runtime, opener_of
+from mlopt.runtimes.remote import Worker, WorkerSpec
 
 CHUNK = 64
 MAX_SAMPLES, MAX_BYTES = 10_000, 256 * 2**20
@@ -82,9 +83,9 @@ class Checks:
     def _outputs_of_file(self, artifact: Artifact, inputs: Arrays, chunk: int) -> Arrays:
         """What an export computes. ONNX in a process of its own: a graph may crash the runtime."""
         if artifact.format == Format.ONNX:
-            with Worker(artifact.name, Format.ONNX, artifact.path, threads=1, precision=artifact.precision) as worker:
+            with Worker(artifact.name, WorkerSpec(artifact.format, artifact.path, precision=artifact.precision)) as worker:
                 return worker.run(inputs, chunk)
-        runtime = open_runtime(Format(artifact.format), artifact.path, threads=torch.get_num_threads())
+        runtime = open_runtime(opener_of(artifact.format), OpenOptions(artifact.path, torch.get_num_threads()))
         return in_chunks(runtime, inputs, chunk)
 
     def baseline(self, dense: Artifact) -> Accuracy | None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlopt.errors import BackendMissing, UsageError, first_line
-from mlopt.runtimes.base import Arrays, Call
+from mlopt.runtimes.base import Arrays, Call, OpenOptions
+
+if TYPE_CHECKING:
+    from mlopt.records.bench import Operator
 
 INSTALL = "pip install 'mlopt[cpu]'"
 
@@ -47,18 +51,20 @@ class OnnxRuntime:
     """One session. Raises `UsageError` when ONNX Runtime silently chose another provider than the one asked for."""
 
     name = "onnxruntime"
+    precision = None  # a profile says what each node ran in
 
-    def __init__(self, path: Path, threads: int, device: str, precision: str, cuda_graph: bool = False) -> None:
+    def __init__(self, options: OpenOptions) -> None:
         runtime = ort()
-        self._path, self._threads, self._precision = path, threads, precision
+        self._options = options
+        path, device = options.path, options.device
         wanted = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
-        if cuda_graph and device != "cuda":
+        if options.cuda_graph and device != "cuda":
             raise UsageError("CUDA graphs need --device cuda")
-        first: Any = (wanted, {"enable_cuda_graph": "1"}) if cuda_graph else wanted
+        first: Any = (wanted, {"enable_cuda_graph": "1"}) if options.cuda_graph else wanted
         self._providers = [first] if wanted == "CPUExecutionProvider" else [first, "CPUExecutionProvider"]
-        options, disabled = session_options(threads, precision)
+        settings, disabled = session_options(options.threads, options.precision)
         try:
-            self._session = runtime.InferenceSession(str(path), options, providers=self._providers, disabled_optimizers=disabled)
+            self._session = runtime.InferenceSession(str(path), settings, providers=self._providers, disabled_optimizers=disabled)
         except Exception as error:  # onnxruntime raises its own many kinds
             line = first_line(error)[:300]
             raise UsageError(f"ONNX Runtime cannot load {path.name}: {line}", "look at the node it names with `mlopt view`") from error
@@ -84,13 +90,13 @@ class OnnxRuntime:
             binding.bind_output(output.name, self.device)
         return partial(self._session.run_with_iobinding, binding)  # returns when the device is done
 
-    def profile(self, inputs: Arrays, calls: int) -> list[dict[str, Any]]:
+    def profile(self, inputs: Arrays, calls: int) -> list[Operator]:
         """ONNX Runtime's own profile of a second session: the nodes of its optimised graph, and the provider that really ran each."""
-        options, disabled = session_options(self._threads, self._precision)
+        settings, disabled = session_options(self._options.threads, self._options.precision)
         with tempfile.TemporaryDirectory(prefix="mlopt-profile-") as scratch:
-            options.enable_profiling = True
-            options.profile_file_prefix = str(Path(scratch) / "profile")
-            session = ort().InferenceSession(str(self._path), options, providers=self._providers, disabled_optimizers=disabled)
+            settings.enable_profiling = True
+            settings.profile_file_prefix = str(Path(scratch) / "profile")
+            session = ort().InferenceSession(str(self._options.path), settings, providers=self._providers, disabled_optimizers=disabled)
             feed = self._feed(inputs)
             for _ in range(calls + WARM_CALLS):
                 session.run(None, feed)
@@ -102,13 +108,16 @@ WARM_CALLS = 3
 PRECISIONS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8", "uint8": "int8", "double": "fp64"}
 
 
-def operators_of(events: list[dict[str, Any]], calls: int) -> list[dict[str, Any]]:
-    """Rows of `Runtime.profile` from ONNX Runtime's trace: the last `calls` runs of each node, the slowest node first.
+def operators_of(events: list[Any], calls: int) -> list[Operator]:
+    """The operators in ONNX Runtime's trace: the mean of the last `calls` runs of each node, the slowest node first.
 
-    A node's precision is the narrowest type among its inputs that have one: an integer convolution also takes float scales.
+    A node's precision is the narrowest type among its inputs that have one: an integer convolution also takes float
+    scales. `events`: Chrome's trace format, as ONNX Runtime writes it.
     """
+    from mlopt.records.bench import Operator
+
     spent: dict[str, list[float]] = {}
-    about: dict[str, dict[str, Any]] = {}
+    about: dict[str, Any] = {}
     for event in events:
         if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
             continue
@@ -117,21 +126,34 @@ def operators_of(events: list[dict[str, Any]], calls: int) -> list[dict[str, Any
         about[name] = event["args"]
     rows = []
     for name, seconds in spent.items():
-        types = {PRECISIONS[kind] for entry in about[name].get("input_type_shape", []) for kind in entry if kind in PRECISIONS}
+        inputs = about[name].get("input_type_shape", [])
+        types = {PRECISIONS[kind] for entry in inputs for kind in entry if kind in PRECISIONS}
         rows.append(
-            {
-                "name": name,
-                "kind": about[name]["op_name"],
-                "provider": about[name].get("provider", "").removesuffix("ExecutionProvider"),
-                "precision": next((kind for kind in ("int8", "fp16", "bf16", "fp32", "fp64") if kind in types), None),
-                "seconds": sum(seconds[-calls:]) / max(1, len(seconds[-calls:])),
-            }
+            Operator(
+                name,
+                kind=about[name]["op_name"],
+                provider=about[name].get("provider", "").removesuffix("ExecutionProvider"),
+                precision=next((kind for kind in ("int8", "fp16", "bf16", "fp32", "fp64") if kind in types), None),
+                seconds=sum(seconds[-calls:]) / max(1, len(seconds[-calls:])),
+            )
         )
-    return sorted(rows, key=lambda row: -float(row["seconds"]))
+    return sorted(rows, key=lambda row: -row.seconds)
 
 
-def int8_operators(path: Path, scratch: Path) -> dict[str, int]:
-    """How many matrix operators ONNX Runtime really runs in int8, and how many it leaves in float, in its own optimised graph."""
+INT8_KINDS = ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "QLinearGemm")
+FLOAT_KINDS = ("Conv", "MatMul", "Gemm", "FusedConv", "FusedGemm", "FusedMatMul")
+
+
+@dataclass(frozen=True)
+class MatrixOperators:
+    """How many matrix operators of a graph run in int8, and how many in floating point."""
+
+    int8: int
+    floating: int
+
+
+def count_matrix_operators(path: Path, scratch: Path) -> MatrixOperators:
+    """What ONNX Runtime makes of a quantized file on a CPU, counted in its own optimised graph, which it writes to `scratch`."""
     import onnx
 
     options, _ = session_options(1, "int8")
@@ -139,10 +161,7 @@ def int8_operators(path: Path, scratch: Path) -> dict[str, int]:
     ort().InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     graph = onnx.load(str(scratch / "optimised.onnx"), load_external_data=False).graph
     kinds = [node.op_type for node in graph.node]
-    return {
-        "int8": sum(
-            kind in ("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "QLinearGemm") or kind.startswith("MatMulIntegerTo")
-            for kind in kinds
-        ),
-        "float": sum(kind in ("Conv", "MatMul", "Gemm", "FusedConv", "FusedGemm", "FusedMatMul") for kind in kinds),
-    }
+    return MatrixOperators(
+        int8=sum(kind in INT8_KINDS or kind.startswith("MatMulIntegerTo") for kind in kinds),
+        floating=sum(kind in FLOAT_KINDS for kind in kinds),
+    )

@@ -1,46 +1,46 @@
-"""From an artifact to its runtime; only the one that is needed is imported."""
+"""From an artifact to its runtime. Only the one that is needed is imported."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import importlib
+from collections.abc import Callable
 
-from mlopt.artifact import Format
+from mlopt.catalog import backend_for
 from mlopt.errors import UsageError
-from mlopt.runtimes.base import Runtime
+from mlopt.runtimes.base import OpenOptions, Runtime
 
 
-def open_runtime(
-    format: Format, path: Path, *, threads: int = 1, device: str = "cpu", precision: str = "fp32", trust: Any = None, cuda_graph: bool = False
-) -> Runtime:
+def opener_of(format: str) -> str:
+    """The `module:callable` that opens artifacts of this format. Raises `UsageError` for one that mlopt cannot run."""
+    backend = backend_for(format)
+    if not backend.can_run:
+        raise UsageError(backend.why_not, f"measure it with the tools of {backend.title}")
+    return backend.opener
+
+
+def open_runtime(opener: str, options: OpenOptions) -> Runtime:
     """Load an artifact that mlopt made, or that the user trusts.
 
-    Raises `BackendMissing` when its runtime is not installed, `UsageError` for an engine, and when it runs on another device than was asked for:
-    a figure of the CPU must not stand in the place of one of a GPU.
+    `opener`: `module:callable`, from the catalog of this process or of the one that started it. It names code to be
+    imported and called, so it must never be read from a file of the user.
+
+    Raises `BackendMissing` when the runtime is not installed, and `UsageError` when the opener does not exist, when the
+    file cannot be loaded, and when it runs on another device than was asked for: a figure of the CPU must not stand in
+    the place of one of a GPU.
     """
-    runtime = _open(format, path, threads, device, precision, trust, cuda_graph)
-    if runtime.device != device:
-        raise UsageError(f"{path.name} was asked to run on {device}, and runs on {runtime.device}", f"measure it with --device {runtime.device}")
+    runtime = _callable(opener)(options)
+    if runtime.device != options.device:
+        raise UsageError(
+            f"{options.path.name} was asked to run on {options.device}, and runs on {runtime.device}",
+            f"measure it with --device {runtime.device}",
+        )
     return runtime
 
 
-def _open(format: Format, path: Path, threads: int, device: str, precision: str, trust: Any, cuda_graph: bool) -> Runtime:
-    if format is Format.MODULE:
-        from mlopt.runtimes.torch_runtimes import Eager
-
-        return Eager(path, threads, device, trust)
-    if format is Format.TORCHSCRIPT:
-        from mlopt.runtimes.torch_runtimes import TorchScript
-
-        return TorchScript(path, threads, device)
-    if format is Format.AOTI:
-        from mlopt.runtimes.torch_runtimes import Aoti
-
-        return Aoti(path, threads)
-    if format is Format.ONNX:
-        from mlopt.runtimes.onnx_runtime import OnnxRuntime
-
-        return OnnxRuntime(path, threads, device, precision, cuda_graph)
-    if format is Format.TENSORRT:
-        raise UsageError("mlopt builds TensorRT engines and cannot run them yet", "measure the engine with trtexec or tensorrt_rtx")
-    raise UsageError(f"no runtime for {format}")
+def _callable(opener: str) -> Callable[[OpenOptions], Runtime]:
+    module, _, name = opener.partition(":")
+    try:
+        found: Callable[[OpenOptions], Runtime] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"the runtime '{opener}' cannot be imported: {error}", "is its package importable here?") from error
+    return found

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,7 +14,10 @@ from mlopt.errors import UsageError
 from mlopt.model import bundle
 from mlopt.model.outputs import first_tensors
 from mlopt.model.trust import Trust
-from mlopt.runtimes.base import Arrays, Call
+from mlopt.runtimes.base import Arrays, Call, OpenOptions
+
+if TYPE_CHECKING:
+    from mlopt.records.bench import Operator
 
 NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 
@@ -24,6 +26,7 @@ class Torch:
     """Any callable on tensors."""
 
     provider = "torch"
+    precision: str | None
 
     def __init__(self, name: str, function: Any, threads: int, device: str) -> None:
         torch.set_num_threads(threads)
@@ -62,9 +65,11 @@ class Torch:
             function(*tensors)
         return graph.replay
 
-    def profile(self, inputs: Arrays, calls: int) -> list[dict[str, Any]]:
-        """torch.profiler's operators by their own time. Precision is that of the floating-point inputs that they were given most often."""
+    def profile(self, inputs: Arrays, calls: int) -> list[Operator]:
+        """torch.profiler's operators by their own time. It does not say in which precision each ran."""
         from torch.profiler import ProfilerActivity, profile
+
+        from mlopt.records.bench import Operator
 
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.device == "cuda" else [])]
         self(inputs)
@@ -74,8 +79,8 @@ class Torch:
         spent: Counter[str] = Counter()
         for event in recorded.key_averages():
             spent[event.key] += event.self_device_time_total if self.device == "cuda" else event.self_cpu_time_total
-        rows = [{"name": name, "kind": name, "provider": "torch", "precision": None, "seconds": us * 1e-6 / calls} for name, us in spent.items()]
-        return sorted(rows, key=lambda row: -float(row["seconds"]))
+        rows = [Operator(name, name, "torch", None, us * 1e-6 / calls) for name, us in spent.items()]
+        return sorted(rows, key=lambda row: -row.seconds)
 
 
 def precision_of(module: Any) -> str | None:
@@ -88,31 +93,31 @@ def precision_of(module: Any) -> str | None:
 
 
 class Eager(Torch):
-    """The module as PyTorch runs it, from its bundle."""
+    """The module as PyTorch runs it, from its bundle. Raises `ModelRefused` for classes that nobody allowed."""
 
-    def __init__(self, path: Path, threads: int, device: str, trust: Trust | None) -> None:
-        module, _ = bundle.read(path, trust or Trust())
+    def __init__(self, options: OpenOptions) -> None:
+        module, _ = bundle.read(options.path, options.trust or Trust())
         self.precision = precision_of(module)
-        super().__init__("eager", module.eval().to(device), threads, device)
+        super().__init__("eager", module.eval().to(options.device), options.threads, options.device)
 
 
 class TorchScript(Torch):
     """A TorchScript program that mlopt wrote."""
 
-    def __init__(self, path: Path, threads: int, device: str) -> None:
+    def __init__(self, options: OpenOptions) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            script = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
+            script = torch.jit.load(str(options.path), map_location=options.device)  # type: ignore[no-untyped-call]
         self.precision = precision_of(script)
-        super().__init__("torchscript", script, threads, device)
+        super().__init__("torchscript", script, options.threads, options.device)
 
 
 class Aoti(Torch):
-    """An AOTInductor package that mlopt wrote."""
+    """An AOTInductor package that mlopt wrote: for the CPU, whatever device is asked for."""
 
     precision = None  # its weights lie inside a compiled library
 
-    def __init__(self, path: Path, threads: int) -> None:
+    def __init__(self, options: OpenOptions) -> None:
         from torch._inductor import aoti_load_package
 
-        super().__init__("aoti", aoti_load_package(str(path)), threads, "cpu")
+        super().__init__("aoti", aoti_load_package(str(options.path)), options.threads, "cpu")

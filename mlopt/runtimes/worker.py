@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import resource
 import sys
@@ -14,9 +13,29 @@ from typing import Any
 
 import numpy as np
 
-from mlopt.artifact import Format
 from mlopt.errors import MloptError, first_line
 from mlopt.runtimes.base import Arrays, Call, Runtime
+from mlopt.runtimes.messages import (
+    Answer,
+    BlockJob,
+    Done,
+    Opened,
+    OpenJob,
+    PrepareJob,
+    Profiled,
+    ProfileJob,
+    Ready,
+    Refused,
+    Request,
+    RunJob,
+    Served,
+    ServeJob,
+    Times,
+    Usage,
+    UsageJob,
+    from_line,
+    to_line,
+)
 from mlopt.runtimes.opening import open_runtime
 from mlopt.runtimes.timing import Slowdown, Timer, cache_flush, event_times, host_times
 from mlopt.system.processes import die_with_parent
@@ -51,54 +70,55 @@ class Session:
     timer: Timer
     slowdown: Slowdown | None
     at = 0
+    """How many calls were timed so far: where the next block begins in the rotation of input sets."""
 
-    def open(self, job: dict[str, Any]) -> dict[str, Any]:
-        cores = pin_to_cores(int(job["threads"])) if job["pin"] and job["device"] == "cpu" else []
-        trust = None
-        if job["trust"] is not None and job["format"] == Format.MODULE:  # only a bundle asks for it, and it brings torch along
-            from mlopt.model.trust import Trust
+    def answer(self, request: Request) -> Answer:
+        """Do what is asked. Raises what the runtime raises."""
+        match request:
+            case OpenJob():
+                return self.open(request)
+            case RunJob():
+                return self.run(request)
+            case PrepareJob():
+                return self.prepare(request)
+            case BlockJob():
+                return self.block(request)
+            case ServeJob():
+                return self.serve(request)
+            case ProfileJob():
+                return Profiled(tuple(self.runtime.profile(read_sets(request.inputs)[0], request.calls)))
+            case UsageJob():
+                return self.usage()
 
-            trust = Trust.from_json(job["trust"])
+    def open(self, job: OpenJob) -> Opened:
+        """Load the artifact, on cores of its own where that is asked for."""
+        cores = pin_to_cores(job.options.threads) if job.pin and job.options.device == "cpu" else []
         begin = time.perf_counter()
-        self.runtime = open_runtime(
-            Format(job["format"]),
-            Path(job["path"]),
-            threads=job["threads"],
-            device=job["device"],
-            precision=job["precision"],
-            trust=trust,
-            cuda_graph=job["cuda_graph"],
-        )
-        self.slowdown = Slowdown(**job["slowdown"]) if job["slowdown"] else None
-        runtime = self.runtime
-        return {
-            "runtime": runtime.name,
-            "device": runtime.device,
-            "provider": runtime.provider,
-            "precision": getattr(runtime, "precision", None),
-            "load_s": time.perf_counter() - begin,
-            "cores": cores,
-        }
+        self.runtime = runtime = open_runtime(job.opener, job.options)
+        load_s = time.perf_counter() - begin
+        self.slowdown = job.slowdown
+        return Opened(runtime.name, runtime.device, runtime.provider, runtime.precision, load_s, tuple(cores))
 
-    def run(self, job: dict[str, Any]) -> dict[str, Any]:
-        (inputs,) = read_sets(job["inputs"])
-        total, chunk = len(inputs[0]), job["chunk"] or len(inputs[0])
+    def run(self, job: RunJob) -> Done:
+        """The outputs for one set of inputs, joined along the first dimension."""
+        (inputs,) = read_sets(job.inputs)
+        total, chunk = len(inputs[0]), job.chunk or len(inputs[0])
         parts = [self.runtime([array[at : at + chunk] for array in inputs]) for at in range(0, total, chunk)]
         joined = [np.concatenate(column) if np.ndim(column[0]) else column[0] for column in zip(*parts, strict=True)]
-        np.savez(job["outputs"], *joined)
-        return {}
+        np.savez(job.outputs, *joined)
+        return Done()
 
-    def prepare(self, job: dict[str, Any]) -> dict[str, Any]:
+    def prepare(self, job: PrepareJob) -> Ready:
         """Bind the inputs that `block` will take in turn; the first answer ends the cold start."""
-        sets = read_sets(job["inputs"])
+        sets = read_sets(job.inputs)
         begin = time.perf_counter()
         self.runtime(sets[0])
         first_s = time.perf_counter() - begin
-        self.calls = [self.runtime.bind(inputs, job["copies"] == "in", job["cuda_graph"]) for inputs in sets]
+        self.calls = [self.runtime.bind(inputs, job.copies == "in", job.cuda_graph) for inputs in sets]
         if self.slowdown is not None:
             self.calls = [self.slowdown.around(call, seed) for seed, call in enumerate(self.calls)]
-        flush = cache_flush(self.runtime.device, FLUSH_BYTES) if job["flush"] else None
-        if self.runtime.device == "cuda" and job["copies"] == "out" and self.runtime.provider == "torch":
+        flush = cache_flush(self.runtime.device, FLUSH_BYTES) if job.flush else None
+        if self.runtime.device == "cuda" and job.copies == "out" and self.runtime.provider == "torch":
             import torch
 
             self.timer, clock = partial(event_times, torch.cuda, flush=flush), "cuda events"
@@ -107,31 +127,26 @@ class Session:
         gc.collect()
         gc.freeze()
         gc.disable()
-        return {"first_s": first_s, "clock": clock}
+        return Ready(first_s, clock)
 
-    def block(self, job: dict[str, Any]) -> dict[str, Any]:
-        nanoseconds = self.timer(self.calls, self.at, int(job["calls"]))
+    def block(self, job: BlockJob) -> Times:
+        """Time some calls in a row."""
+        nanoseconds = self.timer(self.calls, self.at, job.calls)
         self.at += len(nanoseconds)
-        return {"ns": nanoseconds}
+        return Times(tuple(nanoseconds))
 
-    def serve(self, job: dict[str, Any]) -> dict[str, Any]:
+    def serve(self, job: ServeJob) -> Served:
         """As many calls as fit into so many seconds."""
         done, begin = 0, time.perf_counter()
-        while (passed := time.perf_counter() - begin) < job["seconds"]:
+        while (passed := time.perf_counter() - begin) < job.seconds:
             self.calls[done % len(self.calls)]()
             done += 1
-        return {"calls": done, "seconds": passed}
+        return Served(done, passed)
 
-    def profile(self, job: dict[str, Any]) -> dict[str, Any]:
-        return {"operators": self.runtime.profile(read_sets(job["inputs"])[0], int(job["calls"]))}
-
-    def usage(self, job: dict[str, Any]) -> dict[str, Any]:
+    def usage(self) -> Usage:
         """Memory, and how often the system took the core away."""
-        return {
-            "peak_rss_bytes": peak_rss_bytes(),
-            "preempted": resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw,
-            "peak_device_bytes": _peak_device_bytes(self.runtime.device),
-        }
+        preempted = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+        return Usage(peak_rss_bytes(), _peak_device_bytes(self.runtime.device), preempted)
 
 
 def _peak_device_bytes(device: str) -> int | None:
@@ -143,7 +158,7 @@ def _peak_device_bytes(device: str) -> int | None:
     return int(torch.cuda.max_memory_allocated())
 
 
-def read_sets(path: str) -> list[list[Any]]:
+def read_sets(path: Path) -> list[list[Any]]:
     """Input sets as `remote.write_sets` wrote them."""
     with np.load(path) as archive:
         keys = [tuple(map(int, name.split("_"))) for name in archive.files]
@@ -165,14 +180,13 @@ def main() -> None:
     os.dup2(2, 1)
     session = Session()
     for line in sys.stdin:
-        job = json.loads(line)
         try:
-            answer = getattr(session, job["op"])(job)
+            answer = session.answer(from_line(line))
         except MloptError as error:
-            answer = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+            answer = Refused(error.message, error.hint, error.exit_code)
         except Exception as error:  # whatever a runtime raises belongs to the parent
-            answer = {"error": f"{type(error).__name__}: {first_line(error)}"}
-        answers.write(json.dumps(answer) + "\n")
+            answer = Refused(f"{type(error).__name__}: {first_line(error)}")
+        answers.write(to_line(answer))
         answers.flush()
 
 

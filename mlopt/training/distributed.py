@@ -6,34 +6,76 @@ nothing races for one. If one dies the others are ended, and its last words are 
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, TypeVar
 
-from mlopt.errors import MloptError, PassFailed
+from mlopt.errors import DataError, MloptError, PassFailed
+from mlopt.model.trust import Trust
+from mlopt.records.edge import from_json, read_json, to_json, write_json
 from mlopt.system.processes import die_with_parent, importable
+from mlopt.training.loop import Fit, Progress, Trainer
 
 TIMEOUT_S = 600.0
+T = TypeVar("T")
 
 
-def train_in_processes(job: dict[str, Any], nproc: int, progress: Any) -> dict[str, Any]:
-    """Run a training job on `nproc` processes; returns what rank 0 reports. Raises `PassFailed`.
+@dataclass(frozen=True)
+class TrainJob:
+    """What each process trains. `bundle`: the module; `teacher`: the bundle to distill from; `data`: as `--data`, since
+    every process loads it itself; `threads`: of each process; `out`: where rank 0 writes the trained weights."""
 
-    `job`: see `_work`. The trained weights are written to `job["out"]`.
+    bundle: Path
+    teacher: Path
+    trust: Trust
+    config: Trainer
+    data: str
+    seed: int
+    device: str
+    threads: int
+    out: Path
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A job with what its processes need to find each other. `rendezvous`: the file they meet at; `report`: where rank 0
+    says what was done."""
+
+    job: TrainJob
+    size: int
+    rendezvous: Path
+    report: Path
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What rank 0 did, and its lines of progress."""
+
+    fit: Fit
+    lines: tuple[str, ...]
+
+
+def train_in_processes(job: TrainJob, nproc: int, progress: Progress) -> Fit:
+    """Run a training job on `nproc` processes; the trained weights are in `job.out` afterwards.
+
+    Raises `PassFailed` with the last words of the process that failed, `DataError` when what it said is that the data
+    does not fit.
     """
     with tempfile.TemporaryDirectory(prefix="mlopt-ddp-") as scratch:
         place = Path(scratch)
-        (place / "job.json").write_text(json.dumps({**job, "world": nproc, "rendezvous": str(place / "store"), "report": str(place / "report.json")}))
+        report = place / "report.json"
+        write_json(place / "job.json", to_json(_Group(job, nproc, place / "store", report)))
         environment = {
             **os.environ,
             "PYTHONPATH": importable(),
             "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
-            "OMP_NUM_THREADS": str(job["threads"]),
+            "OMP_NUM_THREADS": str(job.threads),
         }
         logs = [(place / f"rank{rank}.log").open("w+") for rank in range(nproc)]
         command = [sys.executable, "-m", "mlopt.training.distributed", str(place / "job.json")]
@@ -47,21 +89,29 @@ def train_in_processes(job: dict[str, Any], nproc: int, progress: Any) -> dict[s
                 child.wait()
             for log in logs:
                 log.close()
-        report: dict[str, Any] = json.loads((place / "report.json").read_text())
-        for line in report.pop("lines"):
+        done = _read(_Report, report)
+        for line in done.lines:
             progress(line)
-        return report
+        return done.fit
 
 
-def _wait(children: list[subprocess.Popen[Any]], logs: list[Any]) -> None:
+def _read(kind: type[T], path: Path) -> T:
+    what = "a file of mlopt's own processes"
+    return from_json(kind, read_json(path, what, ""), str(path), what, "")
+
+
+def _wait(children: Sequence[subprocess.Popen[bytes]], logs: Sequence[IO[str]]) -> None:
     """Until all are done; the first failure raises with the end of that process's log."""
     while True:
         codes = [child.poll() for child in children]
-        for rank, code in enumerate(codes):
-            if code not in (None, 0):
-                logs[rank].seek(0)
-                tail = logs[rank].read().strip().splitlines()[-3:]
-                raise PassFailed(f"training process {rank} of {len(children)} ended with {code}: {' | '.join(tail)}", "try --nproc 1")
+        # One that ended with words of ours comes first: the others only lost their partner.
+        failed = sorted((code != DataError.exit_code, rank, code) for rank, code in enumerate(codes) if code)
+        for _, rank, code in failed:
+            logs[rank].seek(0)
+            tail = logs[rank].read().strip().splitlines()[-3:]
+            kind = DataError if code == DataError.exit_code else PassFailed
+            words = f"training process {rank} of {len(children)} ended with {code}: {' | '.join(tail)}"
+            raise kind(words, "try --nproc 1")
         if all(code == 0 for code in codes):
             return
         time.sleep(0.05)
@@ -70,7 +120,8 @@ def _wait(children: list[subprocess.Popen[Any]], logs: list[Any]) -> None:
 def _work(path: Path, rank: int) -> None:
     """One process: rebuild the bundle, wrap it, train, and on rank 0 write the weights."""
     die_with_parent()
-    job = json.loads(path.read_text())
+    group = _read(_Group, path)
+    job = group.job
     from datetime import timedelta
 
     import torch
@@ -79,43 +130,39 @@ def _work(path: Path, rank: int) -> None:
     from torch.nn.parallel import DistributedDataParallel
 
     from mlopt.data.sets import load_data
-    from mlopt.errors import DataError
     from mlopt.model import bundle
     from mlopt.model.tensors import canonical
-    from mlopt.model.trust import Trust
-    from mlopt.recipe.configs import Distill, Finetune, Train
-    from mlopt.training.loop import Trainer, World, fit
+    from mlopt.recipe.configs import Distill
+    from mlopt.training.loop import World, fit
     from mlopt.training.objectives import Objective, distillation, supervised
     from mlopt.training.sync_norm import synchronised
 
-    device = f"cuda:{rank}" if job["device"] == "cuda" else "cpu"
-    torch.set_num_threads(int(job["threads"]))
+    device = f"cuda:{rank}" if job.device == "cuda" else "cpu"
+    torch.set_num_threads(job.threads)
     dist.init_process_group(
         "nccl" if device != "cpu" else "gloo",
-        init_method=f"file://{job['rendezvous']}",
+        init_method=f"file://{group.rendezvous}",
         rank=rank,
-        world_size=job["world"],
+        world_size=group.size,
         timeout=timedelta(seconds=TIMEOUT_S),
     )
-    trust = Trust.from_json(job["trust"])
-    module, head = bundle.read(Path(job["bundle"]), trust)
-    kinds: dict[str, type[Trainer]] = {"train": Train, "finetune": Finetune, "distill": Distill}
-    config = kinds[job["config"]["pass"]].model_validate(job["config"])
+    module, head = bundle.read(job.bundle, job.trust)
     objective: Objective = supervised
-    if isinstance(config, Distill):
-        teacher, _ = bundle.read(Path(job["teacher"]), trust)
-        objective = distillation(teacher.to(device), config.temperature, config.alpha)
-    data = load_data(job["data"], head.inputs)
+    if isinstance(job.config, Distill):
+        teacher, _ = bundle.read(job.teacher, job.trust)
+        objective = distillation(teacher.to(device), job.config.temperature, job.config.alpha)
+    data = load_data(job.data, head.inputs)
     if data.train is None:
         raise DataError("there is no training data")
     model = synchronised(module, device).to(device)
     has_buffers = any(True for _ in model.buffers())
     wrapped = DistributedDataParallel(model, device_ids=[rank] if device != "cpu" else None, broadcast_buffers=has_buffers)
     lines: list[str] = []
-    done = fit(wrapped, data.train, objective, config, job["seed"], device, World(rank, job["world"]), lines.append, head.sparse)
+    world = World(rank, group.size, device)
+    done = fit(wrapped, data.train, objective, job.config, job.seed, world, lines.append, head.sparse)
     if rank == 0:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in canonical(model).items()}, job["out"])
-        Path(job["report"]).write_text(json.dumps({"steps": done.steps, "losses": done.losses, "seconds": done.seconds, "lines": lines}))
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in canonical(model).items()}, job.out)
+        write_json(group.report, to_json(_Report(done, tuple(lines))))
     dist.barrier()
     dist.destroy_process_group()
 
@@ -124,5 +171,5 @@ if __name__ == "__main__":
     try:
         _work(Path(sys.argv[1]), int(sys.argv[2]))
     except MloptError as error:
-        print(error.message, error.hint, file=sys.stderr)
-        sys.exit(error.exit_code)
+        print(error.message, error.hint, file=sys.stderr, flush=True)
+        os._exit(error.exit_code)  # a usual exit would abort in the threads of the process group

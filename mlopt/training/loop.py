@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mlopt.data.sets import Batch, Part
+from mlopt.data.sets import Batch, Part, check_batch
 from mlopt.errors import PassFailed
+from mlopt.model.outputs import logits_of
 from mlopt.pruning.sparsity import masks_of, put_back
 from mlopt.recipe.configs import Distill, Finetune, Train
 from mlopt.training.objectives import Objective
@@ -25,7 +26,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Fit:
-    """What training did. `losses`: mean loss of each epoch."""
+    """What training did. `steps`: of the optimizer; `losses`: mean loss of each epoch; `seconds`: in all."""
 
     steps: int
     losses: tuple[float, ...]
@@ -34,10 +35,11 @@ class Fit:
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train together."""
+    """This process among those that train together (`rank` of `size`), and the device that it trains on."""
 
     rank: int = 0
     size: int = 1
+    device: str = "cpu"
 
     def share(self, batch: Batch) -> Batch:
         """This process's slice of a global batch: contiguous, sizes differing by at most one."""
@@ -60,7 +62,7 @@ def schedule(step: int, total: int, warmup: float) -> float:
 def optimizer_of(module: nn.Module, config: Trainer) -> torch.optim.Optimizer:
     """AdamW, or SGD with Nesterov momentum; one-dimensional weights are not decayed."""
     parameters = [p for p in module.parameters() if p.requires_grad]
-    groups: list[dict[str, Any]] = [
+    groups: list[dict[str, object]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
@@ -70,18 +72,30 @@ def optimizer_of(module: nn.Module, config: Trainer) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=config.lr)
 
 
-def fit(module: nn.Module, part: Part, objective: Objective, config: Trainer, seed: int, device: str = "cpu",
-        world: World = World(), progress: Progress = lambda line: None, sparse: Sequence[str] = ()) -> Fit:  # fmt: skip
-    """Train `module` in place. Every process sees the same global batches and takes its slice, so N processes give one process's weights.
-    `sparse`: names of weights whose zeros stay zeros.
+def fit(
+    module: nn.Module,
+    part: Part,
+    objective: Objective,
+    config: Trainer,
+    seed: int,
+    world: World = World(),
+    progress: Progress = lambda line: None,
+    sparse: Sequence[str] = (),
+) -> Fit:
+    """Train `module` in place, on `world.device`, where it must already be.
 
-    Raises `PassFailed` when the loss becomes NaN or infinite, `DataError` when labels are needed and missing.
+    Every process sees the same global batches and takes its slice, so N processes give one process's weights. An epoch
+    reads every sample once. `sparse`: names of weights whose zeros stay zeros.
+
+    Raises `PassFailed` when the loss becomes NaN or infinite, `DataError` when labels are needed and missing, or cannot
+    belong to this model.
     """
     if not any(p.requires_grad for p in module.parameters()):
         raise PassFailed("the model has no parameter that requires a gradient", "set requires_grad on what should train")
     torch.manual_seed(seed)
     begin = time.perf_counter()
-    per_epoch = sum(1 for batch in part.batches(config.batch_size) if _usable(module, batch, world))
+    least = least_batch(module, world)
+    per_epoch = steps_per_epoch(part, config.batch_size, least)
     total = min(per_epoch * config.epochs, config.max_steps or per_epoch * config.epochs)
     if not total:
         raise PassFailed("the training data has no batch of two or more samples", "give more data or a smaller batch_size")
@@ -94,15 +108,18 @@ def fit(module: nn.Module, part: Part, objective: Objective, config: Trainer, se
     losses: list[float] = []
     step = 0
     for epoch in range(config.epochs):
+        if step >= total:
+            break
         sums = torch.zeros(2, dtype=torch.float64)
         for batch in part.batches(config.batch_size, seed=seed + epoch):
-            if step >= total or not _usable(module, batch, world):
-                continue
             whole = len(batch[0][0])
+            if whole < least:
+                continue
             inputs, target = world.share(batch)
-            inputs = tuple(tensor.to(device) for tensor in inputs)
-            target = None if target is None else target.to(device)
-            loss = objective(module, inputs, target)
+            inputs = tuple(tensor.to(world.device) for tensor in inputs)
+            target = None if target is None else target.to(world.device)
+            with _labels_checked(module, part.name, target if epoch == 0 else None):
+                loss = objective(module, inputs, target)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise PassFailed(f"the loss became {value} at step {step}", f"lower the learning rate (lr: {config.lr:g}) or check the data")
@@ -116,10 +133,12 @@ def fit(module: nn.Module, part: Part, objective: Objective, config: Trainer, se
             optimizer.zero_grad(set_to_none=True)
             sums += torch.tensor([value * len(inputs[0]), len(inputs[0])], dtype=torch.float64)
             step += 1
+            if step >= total:
+                break
         if not sums[1]:
             break
         if world.size > 1:
-            moved = sums.to(device=device, dtype=torch.float32 if device != "cpu" else torch.float64)
+            moved = sums.to(device=world.device, dtype=torch.float32 if world.device != "cpu" else torch.float64)
             dist.all_reduce(moved)
             sums = moved.double().cpu()
         losses.append(float(sums[0] / sums[1]))
@@ -127,10 +146,37 @@ def fit(module: nn.Module, part: Part, objective: Objective, config: Trainer, se
     return Fit(step, tuple(losses), time.perf_counter() - begin)
 
 
-def _usable(module: nn.Module, batch: Batch, world: World) -> bool:
-    """A last batch with fewer samples than processes, or a single one under batch normalisation, has no gradient to give."""
-    n = len(batch[0][0])
-    return n >= world.size and (n > 1 or not any(isinstance(child, _BatchNorm) for child in module.modules()))
+def least_batch(module: nn.Module, world: World) -> int:
+    """The smallest batch that has a gradient to give: a sample for each process, and two under batch normalisation."""
+    return max(world.size, 2 if any(isinstance(child, _BatchNorm) for child in module.modules()) else 1)
+
+
+def steps_per_epoch(part: Part, batch_size: int, least: int) -> int:
+    """How many batches of at least `least` samples an epoch has; from lengths alone wherever they say it."""
+    sizes = part.batch_sizes(batch_size)
+    if sizes is None:
+        count = part.batch_count(batch_size)
+        if count is not None and least <= 1:
+            return count
+        # Without lengths only a pass over the data can tell: one before training, not one an epoch.
+        sizes = [len(inputs[0]) for inputs, _ in part.batches(batch_size)]
+    return sum(size >= least for size in sizes)
+
+
+@contextlib.contextmanager
+def _labels_checked(module: nn.Module, name: str, target: torch.Tensor | None) -> Iterator[None]:
+    """Hold the labels of a batch against the outputs that the objective gets, before the loss reads either.
+
+    Raises `DataError` for labels that this model cannot have; a loss would answer them with an index error, or not at all.
+    """
+    if target is None:
+        yield
+        return
+    handle = module.register_forward_hook(lambda module, inputs, output: check_batch(name, target, logits_of(output)))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @torch.no_grad()
