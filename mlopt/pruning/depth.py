@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mlopt.model.capture import plainly
+from mlopt.model.capture import capturable
 from mlopt.model.outputs import first_tensors
 from mlopt.model.replacements import SKIPPED, first_argument
 from mlopt.model.surgery import Surgery
@@ -72,7 +72,7 @@ def candidates(module: nn.Module, inputs: tuple[Any, ...]) -> list[Block]:
 
 
 def _outputs(module: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
-    with plainly(module), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with capturable(module), torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return first_tensors(module(*inputs))
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from mlopt.errors import PassFailed, UsageError, first_line
-from mlopt.model.capture import batch_is_free, capture, plainly, user_line
+from mlopt.model.capture import batch_is_free, capturable, capture, user_line
 from mlopt.model.outputs import first_tensors
 from mlopt.model.surgery import Surgery, apply, cut_tensor
 from mlopt.model.tensors import holders, in_place_of, relink
@@ -140,7 +140,7 @@ def check_weights(module: nn.Module) -> None:
 def check_runs(module: nn.Module, inputs: tuple[Any, ...]) -> None:
     """Raises `UsageError` when the module does not run on these inputs, or gives nothing finite."""
     try:
-        with plainly(module), torch.no_grad():
+        with capturable(module), torch.no_grad():
             outputs = first_tensors(module(*inputs))
     except Exception as error:  # whatever a forward raises
         place = user_line(error)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mlopt.model.capture import plainly
+from mlopt.model.capture import capturable
 from mlopt.model.outputs import first_tensors
 from mlopt.model.surgery import Surgery, cut_tensor
 from mlopt.model.tensors import canonical, holders
@@ -154,7 +154,7 @@ def _compare(
     def by_every_name(weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         return {name: weights[first] for name, first in every.items()}
 
-    with plainly(dense, pruned), torch.no_grad():
+    with capturable(dense, pruned), torch.no_grad():
         got = seeded(run(pruned), of_pruned)
         if dtype not in wanted:
             want = seeded(run(dense), of_masked) if reference is None else seeded(reference, by_every_name(of_masked))
@@ -185,7 +185,7 @@ def trains(pruned: nn.Module, inputs: tuple[Any, ...]) -> bool:
     Raises `ValueError` for a gradient that is not finite where the pruned output is.
     """
     named = {name: p for name, p in pruned.named_parameters() if p.is_floating_point()}
-    with plainly(pruned), torch.enable_grad():
+    with capturable(pruned), torch.enable_grad():
         flags = {name: p.requires_grad for name, p in named.items()}
         try:
             for parameter in named.values():
