@@ -18,10 +18,10 @@ from mlopt.model import bundle
 from mlopt.passes.base import PassResult
 from mlopt.passes.context import RunContext
 from mlopt.pruning.budget import Amount
-from mlopt.pruning.engine import CLOSE, Declined, Options, Pruned, Pruner
 from mlopt.pruning.importance import mean_gradients
-from mlopt.pruning.latency import TimeRatio, Trial, in_time, prune_to_latency
+from mlopt.pruning.latency import TimeRatio, Trial, as_share_of_time, prune_to_latency
 from mlopt.pruning.plan_file import Plan
+from mlopt.pruning.pruner import CLOSE, Declined, Options, Pruned, Pruner
 from mlopt.pruning.sparsity import sparsify
 from mlopt.recipe import schema as recipe
 from mlopt.training.loop import recalibrate_batch_norm
@@ -144,7 +144,7 @@ class PrunePass:
 def _latency_metrics(pruned: Pruned, budget: Amount, runtime: str, trials: list[Trial]) -> dict[str, Any]:
     """The budget that was asked for, in time, with every step of the search."""
     target = 1.0 - budget.remove
-    timed, best = in_time(pruned, trials, target)
+    timed, best = as_share_of_time(pruned, trials, target)
     missed = abs(best.ratio.estimate - target) > CLOSE
     note = (
         f"asked for {target:.3f} of the time on {runtime}, reached {best.ratio.estimate:.3f} at {best.macs:.3f} of the MACs: what is left is not in "
