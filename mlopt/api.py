@@ -27,9 +27,9 @@ from mlopt.model.inputs import specs_of_tensors
 from mlopt.model.sources import adopt as adopt_module
 from mlopt.model.trust import Trust
 from mlopt.pruning.budget import Amount
-from mlopt.pruning.engine import Declined, Options, Pruned, Pruner
-from mlopt.pruning.latency import in_time, prune_to_latency
+from mlopt.pruning.latency import as_share_of_time, prune_to_latency
 from mlopt.pruning.plan_file import Plan
+from mlopt.pruning.pruner import Declined, Options, Pruned, Pruner
 from mlopt.recipe.from_options import Wanted, build_recipe
 from mlopt.recipe.schema import Bench, Model
 from mlopt.run.runner import Run
@@ -139,7 +139,7 @@ def _to_latency(pruner: Pruner, budget: Amount, specs: tuple[TensorSpec, ...], r
             pruned, trials = prune_to_latency(
                 pruner, 1.0 - budget.remove, lambda made: serving.time_ratio(made.module, head.after(made.module, made.surgery))
             )
-    return in_time(pruned, trials, 1.0 - budget.remove)[0]
+    return as_share_of_time(pruned, trials, 1.0 - budget.remove)[0]
 
 
 def apply_plan(module: nn.Module, inputs: Inputs, plan: str | Path | Plan) -> Pruned:

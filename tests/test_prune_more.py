@@ -25,9 +25,10 @@ from mlopt.model import graph as graphs
 from mlopt.model.replacements import Skipped
 from mlopt.model.trust import Trust
 from mlopt.pruning.budget import Amount
-from mlopt.pruning.engine import GRAPH, MODULE, Options, Pruned, Pruner, prune_module
 from mlopt.pruning.latency import TimeRatio, prune_to_latency
-from mlopt.pruning.plan_file import Plan, indices, ranges
+from mlopt.pruning.plan_file import Plan
+from mlopt.pruning.pruner import GRAPH, MODULE, Options, Pruned, Pruner, prune_module
+from mlopt.pruning.ranges import indices, ranges
 from mlopt.pruning.sensitivity import measure
 from mlopt.pruning.sparsity import masks_of, sparsify
 from mlopt.recipe.configs import Finetune
@@ -135,8 +136,8 @@ def test_a_plan_applies_to_another_checkpoint(tmp_path: Path) -> None:
     assert second.report.reached == pytest.approx(first.report.reached)
     assert Plan.read(tmp_path / "plan.json") == first.plan
     group = first.plan.groups[0]
-    assert group["reason"].startswith("lowest l1")
-    assert len(group["importance"]) == group["before"] // 1
+    assert group.reason.startswith("lowest l1")
+    assert len(group.importance) == group.before // 1
 
 
 def test_an_edited_plan_is_followed_or_refused(tmp_path: Path) -> None:
@@ -201,7 +202,7 @@ def test_the_blocks_that_matter_least_are_left_out(tmp_path: Path) -> None:
             parameter.mul_(1e-3)  # a block that does nearly nothing
     result = prune_module(module, (x,), "layers:1")
     assert isinstance(result.module.blocks[2], Skipped)  # type: ignore[index]
-    assert [g["after"] for g in result.report.groups] == [1, 1, 0, 1]
+    assert [g.after for g in result.report.groups] == [1, 1, 0, 1]
     assert result.report.proof.holds
     assert result.report.after.macs < result.report.before.macs
     narrower = prune_module(result.module, (x,), "macs:0.3")  # the two compose
@@ -400,9 +401,9 @@ def test_widths_are_finer_only_where_the_budget_needs_it() -> None:
     x = torch.randn(4, 8)
     loose, strict = prune_module(tied, (x,), "macs:0.5"), prune_module(tied, (x,), "macs:0.5", Options(round_to=8))
     assert abs(loose.report.reached - 0.5) <= 0.03
-    assert loose.report.rounding["round_to"] < 8
+    assert loose.report.rounding.round_to < 8
     assert "asked for" in strict.report.note
-    assert all(g["after"] % 8 == 0 for g in strict.report.groups)
+    assert all(g.after % 8 == 0 for g in strict.report.groups)
 
 
 def test_no_tensor_is_left_empty() -> None:

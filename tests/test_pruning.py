@@ -15,9 +15,9 @@ from mlopt.model import bundle
 from mlopt.model.sources import adopt
 from mlopt.model.surgery import Surgery, apply
 from mlopt.model.trust import Trust
-from mlopt.pruning.engine import Declined, Options, prune_module
 from mlopt.pruning.proof import prove
-from mlopt.pruning.surgery import plan_weights
+from mlopt.pruning.pruner import Declined, Options, prune_module
+from mlopt.pruning.surgery import cuts_of
 from recipes.networks import byte_lm, digits_resnet, digits_vit
 from tests.conftest import plain_cnn
 
@@ -161,7 +161,7 @@ def test_budget_is_hit_and_proved(name: str, amount: str) -> None:
     assert report.proof.error < 1e-5
     assert report.proof.moved > 1e-3, "masking changed nothing: the proof is vacuous"
     assert sum(p.numel() for p in result.module.parameters()) == report.after.params
-    assert all((g["after"] % 8 == 0 or g["after"] == g["before"]) for g in report.groups)
+    assert all((g.after % 8 == 0 or g.after == g.before) for g in report.groups)
     assert all(torch.equal(before[key], value) for key, value in module.state_dict().items()), "the dense module was changed"
     result.module.train()
     out = result.module(*x)
@@ -259,7 +259,7 @@ def test_stock_attention_takes_masks_after_pruning() -> None:
 def prove_masked_copy(module: nn.Module, plan: Surgery) -> nn.Module:
     import copy
 
-    from mlopt.pruning.proof import masked
+    from mlopt.pruning.masking import masked
 
     out = copy.deepcopy(module)
     state = dict(out.named_parameters())
@@ -380,7 +380,7 @@ def test_plan_names_every_weight_it_cuts() -> None:
     for name, keeps in result.surgery.weights.items():
         if name in shapes:
             assert all(keep is None or len(keep) == size for keep, size in zip(keeps, shapes[name], strict=True))
-    assert plan_weights is not None
+    assert cuts_of is not None
     assert Surgery(**result.surgery.to_json()) == result.surgery
 
 

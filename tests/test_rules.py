@@ -15,10 +15,16 @@ from torch.nn import functional as F
 
 from mlopt.model.capture import capture
 from mlopt.pruning.budget import Widths, choose
-from mlopt.pruning.coupling import find_groups, has_rule
-from mlopt.pruning.engine import Options, Pruner, analyse
+from mlopt.pruning.cut import Cut
+from mlopt.pruning.groups import find_groups
 from mlopt.pruning.labels import Labels
-from mlopt.pruning.propagation import RULES, Propagation
+from mlopt.pruning.ladder.attempts import Proved
+from mlopt.pruning.ladder.in_graph import in_graph
+from mlopt.pruning.ladder.in_module import in_module
+from mlopt.pruning.propagation import Propagation
+from mlopt.pruning.pruner import Options, Pruner, analyse
+from mlopt.pruning.rule_table import RULES
+from mlopt.pruning.rules import has_rule
 
 small = st.integers(2, 4)
 
@@ -36,12 +42,12 @@ class Net(nn.Module):
         return self.body(self, x)
 
 
-def prove_random_cut(module: nn.Module, x: torch.Tensor, data: st.DataObject, least_groups: int = 1, soft: bool = False) -> None:
+def prove_random_cut(module: nn.Module, x: torch.Tensor, data: st.DataObject, least_groups: int = 1, cut_statistics: bool = False) -> None:
     """Cut random members of random groups; the pruned module and the rewritten graph must equal the masked one."""
     for p in module.parameters():
         nn.init.normal_(p, std=0.5)
     pruner = Pruner(module.eval(), (x,), Options())
-    found = pruner.found(soft)
+    found = pruner.analysis(cut_statistics)
     assert len(found.groups) >= least_groups, f"only {len(found.groups)} groups in {module}"
     scores = [np.array([data.draw(st.floats(0.1, 1)) for _ in group.classes]) for group in found.groups]
     wanted = np.array([data.draw(st.integers(1, len(group.classes))) for group in found.groups])
@@ -49,16 +55,16 @@ def prove_random_cut(module: nn.Module, x: torch.Tensor, data: st.DataObject, le
     if not dropped.any():
         return
     kept = np.array([np.count_nonzero(~dropped[group.classes]) for group in found.groups], dtype=float)
-    graph = pruner.as_graph(found, dropped)
-    assert not isinstance(graph, str), graph
-    assert graph[2].holds
-    assert torch.isfinite(graph[0](torch.cat([x, x]))).all()  # any batch size
-    outcome = pruner.as_module(found, dropped)
-    assert not isinstance(outcome, str), outcome
-    assert outcome[2].holds
+    graph = in_graph(pruner.dense, Cut(found.flow, dropped))
+    assert isinstance(graph, Proved), graph
+    assert graph.proof.holds
+    assert torch.isfinite(graph.module(torch.cat([x, x]))).all()  # any batch size
+    outcome = in_module(pruner.dense, Cut(found.flow, dropped))
+    assert isinstance(outcome, Proved), outcome
+    assert outcome.proof.holds
     # What the counter promised is what came out.
-    real = sum(p.numel() for p in outcome[0].parameters())
-    assert found.counter().of_mask(dropped, kept).params == real == sum(p.numel() for p in graph[0].parameters())
+    real = sum(p.numel() for p in outcome.module.parameters())
+    assert found.counter().of_mask(dropped, kept).params == real == sum(p.numel() for p in graph.module.parameters())
 
 
 Case = Callable[[Callable[[Any], int]], tuple[nn.Module, torch.Tensor]]
@@ -379,7 +385,7 @@ class GlobalResponse(nn.Module):
         return x + x * (g / (g.mean(1, keepdim=True) + 1e-6)) * self.weight.view(1, -1, 1, 1)
 
 
-SOFT: dict[str, Callable[[int], tuple[nn.Module, torch.Tensor]]] = {
+STATISTICS: dict[str, Callable[[int], tuple[nn.Module, torch.Tensor]]] = {
     "layer_norm": lambda c: (nn.Sequential(nn.Linear(4, c), nn.LayerNorm(c), nn.Linear(c, 3)), torch.randn(2, 4)),
     "rms_norm": lambda c: (nn.Sequential(nn.Linear(4, c), nn.RMSNorm(c), nn.Linear(c, 3)), torch.randn(2, 4)),
     "group_norm": lambda c: (nn.Sequential(nn.Conv2d(2, 2 * c, 1), nn.GroupNorm(2, 2 * c), nn.Conv2d(2 * c, 3, 1)), torch.randn(2, 2, 4, 4)),
@@ -390,14 +396,14 @@ SOFT: dict[str, Callable[[int], tuple[nn.Module, torch.Tensor]]] = {
 }
 
 
-@pytest.mark.parametrize("name", SOFT)
+@pytest.mark.parametrize("name", STATISTICS)
 @settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
 def test_statistics_are_taken_over_what_stays(name: str, data: st.DataObject) -> None:
-    """A soft walk may cut what a normalisation averages over: the reference then averages over what stays."""
-    module, x = SOFT[name](2 * data.draw(st.integers(2, 4)))
-    assert Pruner(module.eval(), (x,)).found().groups == [] or name in ("group_norm", "weight_standardised")
-    prove_random_cut(module, x, data, soft=True)
+    """What a normalisation averages over may be cut: the reference then averages over what stays."""
+    module, x = STATISTICS[name](2 * data.draw(st.integers(2, 4)))
+    assert Pruner(module.eval(), (x,)).analysis().groups == [] or name in ("group_norm", "weight_standardised")
+    prove_random_cut(module, x, data, cut_statistics=True)
 
 
 def test_every_rule_is_in_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,8 +421,8 @@ def test_every_rule_is_in_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
     for make in CASES.values():
         module, x = make(fixed)
         Propagation(capture(module.eval(), (x,), keep=has_rule))
-    for make_soft in SOFT.values():
-        module, x = make_soft(4)
+    for make_statistics in STATISTICS.values():
+        module, x = make_statistics(4)
         Propagation(capture(module.eval(), (x,), keep=has_rule), {}, True)
     assert sorted(function.__name__ for function in functions - called) == ["experts"]
 

@@ -7,7 +7,7 @@ import torch
 from zoo import ZOO
 
 from mlopt.model.outputs import first_tensors
-from mlopt.pruning.engine import CLOSE, GRAPH, prune_module
+from mlopt.pruning.pruner import CLOSE, GRAPH, prune_module
 
 RUNGS: dict[str, str] = {}
 

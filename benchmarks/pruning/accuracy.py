@@ -19,7 +19,7 @@ from mlopt import Data
 from mlopt.checking.accuracy import evaluate
 from mlopt.data.sets import Part, adopt
 from mlopt.model.outputs import logits_of
-from mlopt.pruning.engine import Options, prune_module
+from mlopt.pruning.pruner import Options, prune_module
 from mlopt.recipe.configs import Finetune, Train
 from mlopt.training.loop import fit, recalibrate_batch_norm
 from mlopt.training.objectives import supervised, supervised_loss, taylor_losses

@@ -24,7 +24,7 @@ CLOSE = 0.03
 
 def with_mlopt(name: str) -> dict[str, Any]:
     """One architecture with mlopt."""
-    from mlopt.pruning.engine import prune_module
+    from mlopt.pruning.pruner import prune_module
 
     module, inputs = ZOO[name]()
     report = prune_module(module, inputs, "macs:0.5").report

@@ -53,11 +53,10 @@ def measure(tool: str, name: str) -> dict[str, Any]:
     before = reset_peak()
     begin = time.perf_counter()
     if tool == "mlopt":
-        from mlopt.pruning.budget import Amount
-        from mlopt.pruning.engine import Pruner
+        from mlopt.pruning.pruner import Pruner
 
         pruner = Pruner(module, (x,))
-        pruner._choose_best(Amount("macs", 0.5))
+        pruner.choose("macs:0.5")
         planned, memory = time.perf_counter() - begin, peak_bytes() - before
         report = pruner.prune("macs:0.5").report
         left = report.reached
@@ -79,7 +78,7 @@ def warm_up(tool: str) -> None:
     """The first capture of a process loads half of torch: not what grows with a model."""
     small, x = model_of("deep:2")
     if tool == "mlopt":
-        from mlopt.pruning.engine import prune_module
+        from mlopt.pruning.pruner import prune_module
 
         prune_module(small, (x,), "macs:0.5")
     else:

@@ -10,7 +10,7 @@ from torch import nn
 
 from mlopt.artifact import TensorSpec
 from mlopt.errors import BackendMissing, PassFailed, first_line
-from mlopt.model.capture import plainly
+from mlopt.model.capture import capturable
 from mlopt.model.inputs import dynamic_shapes, fixed, synthetic
 from mlopt.model.tensors import canonical
 from mlopt.system.quiet import quiet
@@ -59,7 +59,7 @@ def _refused(error: Exception) -> PassFailed:
 def _write(module: nn.Module, specs: tuple[TensorSpec, ...], path: Path, opset: int) -> None:
     import onnx
 
-    with quiet(), plainly(module), torch.no_grad():
+    with quiet(), capturable(module), torch.no_grad():
         program = torch.onnx.export(
             module,
             synthetic(specs),

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mlopt.errors import PassFailed, first_line
-from mlopt.model.capture import plainly
+from mlopt.model.capture import capturable
 from mlopt.model.graph import scriptable
 from mlopt.system.quiet import quiet
 
@@ -28,7 +28,7 @@ def export_torchscript(module: nn.Module, inputs: tuple[Any, ...], path: Path) -
     if isinstance(module, torch.fx.GraphModule):
         module = scriptable(module)
     how, why = "script", ""
-    with quiet(), torch.no_grad(), plainly(module):
+    with quiet(), torch.no_grad(), capturable(module):
         try:
             program: Any = torch.jit.freeze(torch.jit.script(module))
             program(*inputs)  # what compiles may still not run

@@ -72,8 +72,8 @@ def no_cache(module: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def plainly(*modules: nn.Module) -> Iterator[None]:
-    """Modules as a graph can hold them: in evaluation mode, with plain attention, without a cache among their outputs."""
+def capturable(*modules: nn.Module) -> Iterator[None]:
+    """Puts modules into the state that a graph can capture, for a while: evaluation mode, plain attention, no cache in the outputs."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(plain_attention())
         for module in modules:
@@ -111,7 +111,7 @@ def capture(
 
     `inputs` are positional. Raises `PassFailed` with torch.export's own words when the model cannot be captured.
     """
-    with plainly(module), quiet():
+    with capturable(module), quiet():
         try:
             program = torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes, strict=False)
             if all(_may_stay(node, keep) for node in program.graph.nodes):

@@ -18,10 +18,11 @@ from mlopt.model import bundle
 from mlopt.passes.base import PassResult
 from mlopt.passes.context import RunContext
 from mlopt.pruning.budget import Amount
-from mlopt.pruning.engine import CLOSE, Declined, Options, Pruned, Pruner, PruneReport
 from mlopt.pruning.importance import mean_gradients
-from mlopt.pruning.latency import TimeRatio, Trial, in_time, prune_to_latency
+from mlopt.pruning.latency import TimeRatio, Trial, as_share_of_time, prune_to_latency
 from mlopt.pruning.plan_file import Plan
+from mlopt.pruning.pruner import CLOSE, Declined, Options, Pruned, Pruner
+from mlopt.pruning.report import PruneReport
 from mlopt.pruning.sparsity import sparsify
 from mlopt.recipe.configs import Prune
 from mlopt.records.edge import Json
@@ -149,7 +150,8 @@ def _metrics(report: PruneReport) -> Json:
     """The report's figures, but for those of single layers."""
     hidden = ("before", "after", "proof", "layers")
     out = {key: value for key, value in asdict(report).items() if key not in hidden}
-    return {**out, "before": asdict(report.before), "after": asdict(report.after), "proof": report.proof.to_json()}
+    rounding = {} if report.rounding is None else asdict(report.rounding)
+    return {**out, "rounding": rounding, "before": asdict(report.before), "after": asdict(report.after), "proof": asdict(report.proof)}
 
 
 def _findings(name: str, metrics: Json, report: PruneReport) -> tuple[Finding, ...]:
@@ -162,9 +164,9 @@ def _findings(name: str, metrics: Json, report: PruneReport) -> tuple[Finding, .
     if len(slow) > SHOWN_LAYERS:
         out.append(Finding("note", name, f"{len(slow) - SHOWN_LAYERS} more such layers are in run.json."))
     rounding = report.rounding
-    if rounding:
-        lost = rounding["importance_kept_unrounded"] - rounding["importance_kept"]
-        moved, step = rounding["reached"] - rounding["reached_unrounded"], rounding["round_to"]
+    if rounding is not None:
+        lost = rounding.importance_kept_unrounded - rounding.importance_kept
+        moved, step = rounding.reached - rounding.reached_unrounded, rounding.round_to
         if step != 1 and max(abs(lost), abs(moved)) >= NOTABLE:
             changes = f"the budget by {100 * moved:+.1f} points and the importance kept by {-100 * lost:+.1f}"
             out.append(Finding("note", name, f"widths in multiples of {step} moved {changes}."))
@@ -179,7 +181,7 @@ def _findings(name: str, metrics: Json, report: PruneReport) -> tuple[Finding, .
 def _latency_metrics(pruned: Pruned, budget: Amount, runtime: str, trials: list[Trial]) -> tuple[Json, str]:
     """The budget that was asked for, in time, with every step of the search; and a summary."""
     target = 1.0 - budget.remove
-    timed, best = in_time(pruned, trials, target)
+    timed, best = as_share_of_time(pruned, trials, target)
     reached = f"reached {best.ratio.estimate:.3f} at {best.macs:.3f} of the MACs"
     rest = "the rest of the time is not in layers that can be narrowed"
     missed = abs(best.ratio.estimate - target) > CLOSE

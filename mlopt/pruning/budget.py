@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlopt.errors import UsageError
-from mlopt.pruning.coupling import Counter, Counts, Group
+from mlopt.pruning.counting import Counter
+from mlopt.pruning.groups import Group
 from mlopt.pruning.propagation import Propagation
 from mlopt.recipe.configs import amount_problem
 
@@ -59,93 +59,123 @@ def allowed(group: Group, round_to: int, floor: float) -> NDArray[np.int64]:
     return np.array([*range(least, total, step), total], dtype=np.int64)
 
 
-def solve(
-    counter: Counter, groups: list[Group], scores: list[NDArray[np.float64]], amount: Amount, round_to: int, floor: float, spread: str
-) -> Widths:
-    """Choose widths. `spread`: `uniform` (every group loses the same share) or `global` (scores are ranked across groups).
+@dataclass(frozen=True)
+class Limits:
+    """How widths may be chosen: multiples of `round_to`, at least `floor` of the group.
 
-    The continuous answer is found by bisection, rounded, and then mended one step at a time where rounding moved it off the target.
+    `spread`: `uniform` (every group loses the same share) or `global` (scores are ranked across groups).
     """
-    totals = counter.totals
-    choices = [allowed(group, round_to, floor) for group in groups]
-    least = np.array([choice[0] for choice in choices], dtype=float)
 
-    def measure(counts: Counts) -> float:
-        return float(getattr(counts, amount.metric))
-
-    dense = measure(counter.whole())
-    target = dense * (1.0 - amount.remove)
-
-    def widths_at(level: float) -> NDArray[np.float64]:
-        wanted = np.array([float(np.count_nonzero(score >= level)) for score in scores]) if spread == "global" else totals * (1.0 - level)
-        clipped: NDArray[np.float64] = np.clip(wanted, least, totals)
-        return clipped
-
-    low, high = 0.0, 1.0 if spread == "uniform" else float(max(score.max() for score in scores)) + 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        if measure(counter.of_widths(widths_at(middle))) > target:
-            low = middle
-        else:
-            high = middle
-    ideal = widths_at(high)
-
-    def at(positions: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.array([choice[position] for choice, position in zip(choices, positions, strict=True)], dtype=float)
-
-    def error_of(positions: NDArray[np.int64]) -> float:
-        return measure(counter.of_widths(at(positions))) - target
-
-    nearest = np.array([int(np.abs(choice - wanted).argmin()) for choice, wanted in zip(choices, ideal, strict=True)])
-    starts = [nearest]
-    if len(groups) <= FEW:  # few and coarse widths: one start may be stuck far from the target
-        starts += [np.array([len(choice) - 1 for choice in choices]), np.zeros(len(choices), dtype=np.int64)]
-    index = nearest
-    for start in starts:
-        if abs(error_of(index)) > CLOSE_ENOUGH * dense or start is nearest:
-            trial = _mend_rounding(start, at, error_of, counter, choices, ideal, totals, amount.metric, CLOSE_ENOUGH * dense)
-            index = trial if start is nearest or abs(error_of(trial)) < abs(error_of(index)) else index
-    kept = at(index)
-    reached = measure(counter.of_widths(kept)) / dense
-    lowest = measure(counter.of_widths(least)) / dense
-    unrounded = measure(counter.of_widths(ideal)) / dense
-    return Widths(kept.astype(np.int64), 1.0 - amount.remove, reached, lowest, unrounded, ideal)
+    round_to: int
+    floor: float
+    spread: str
 
 
-def _mend_rounding(
-    index: NDArray[np.int64],
-    at: Callable[[NDArray[np.int64]], NDArray[np.float64]],
-    error_of: Callable[[NDArray[np.int64]], float],
+class _Search:
+    """The widths that may be taken, and how far each assignment of them is from the target.
+
+    An assignment is a position in `allowed` for each group: shape (groups,).
+    """
+
+    def __init__(self, counter: Counter, groups: list[Group], amount: Amount, limits: Limits) -> None:
+        self.counter, self.metric = counter, amount.metric
+        self.allowed = [allowed(group, limits.round_to, limits.floor) for group in groups]
+        self.least = np.array([widths[0] for widths in self.allowed], dtype=float)
+        self.dense = self.measure(counter.totals)
+        self.target = self.dense * (1.0 - amount.remove)
+
+    def measure(self, kept: NDArray[np.float64]) -> float:
+        """The metric when each group keeps so many classes."""
+        return float(getattr(self.counter.of_widths(kept), self.metric))
+
+    def ideal(self, scores: list[NDArray[np.float64]], spread: str) -> NDArray[np.float64]:
+        """Widths that meet the target, without rounding: found by bisection over one level for all groups."""
+        totals = self.counter.totals
+
+        def widths_at(level: float) -> NDArray[np.float64]:
+            by_score = spread == "global"
+            wanted = np.array([float(np.count_nonzero(score >= level)) for score in scores]) if by_score else totals * (1.0 - level)
+            clipped: NDArray[np.float64] = np.clip(wanted, self.least, totals)
+            return clipped
+
+        low, high = 0.0, 1.0 if spread == "uniform" else float(max(score.max() for score in scores)) + 1.0
+        for _ in range(50):
+            middle = (low + high) / 2
+            if self.measure(widths_at(middle)) > self.target:
+                low = middle
+            else:
+                high = middle
+        return widths_at(high)
+
+    def at(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The widths of an assignment."""
+        return np.array([widths[position] for widths, position in zip(self.allowed, positions, strict=True)], dtype=float)
+
+    def error(self, positions: NDArray[np.int64]) -> float:
+        """How much an assignment leaves above the target."""
+        return self.measure(self.at(positions)) - self.target
+
+    def rounded(self, ideal: NDArray[np.float64]) -> NDArray[np.int64]:
+        """The assignment nearest to the target among those that a few starts lead to."""
+        nearest = np.array([int(np.abs(widths - wanted).argmin()) for widths, wanted in zip(self.allowed, ideal, strict=True)])
+        best = self._towards_target(nearest, ideal)
+        if len(self.allowed) <= FEW:  # few and coarse widths: one start may be stuck far from the target
+            widest = np.array([len(widths) - 1 for widths in self.allowed])
+            for start in (widest, np.zeros(len(self.allowed), dtype=np.int64)):
+                if abs(self.error(best)) > CLOSE_ENOUGH * self.dense:
+                    trial = self._towards_target(start, ideal)
+                    best = trial if abs(self.error(trial)) < abs(self.error(best)) else best
+        return best
+
+    def _towards_target(self, start: NDArray[np.int64], ideal: NDArray[np.float64]) -> NDArray[np.int64]:
+        """One step at a time towards the target, first in the groups that rounding moved furthest the other way."""
+        index = start.copy()
+        for _ in range(8 * len(self.allowed)):
+            error = self.error(index)
+            if abs(error) <= CLOSE_ENOUGH * self.dense:
+                break
+            kept = self.at(index)
+            direction = -1 if error > 0 else 1
+            slope = self.counter.gradient(kept, self.metric)
+            best: tuple[float, int] | None = None
+            for position, widths in enumerate(self.allowed):
+                moved = index[position] + direction
+                if not 0 <= moved < len(widths):
+                    continue
+                change = slope[position] * (widths[moved] - widths[index[position]])
+                if change == 0 or abs(error + change) >= abs(error):
+                    continue
+                rank = (float(direction * (ideal[position] - kept[position]) / self.counter.totals[position]), position)
+                best = rank if best is None or rank > best else best
+            if best is None:
+                break
+            index[best[1]] += direction
+        return index
+
+
+def solve(
     counter: Counter,
-    choices: list[NDArray[np.int64]],
-    ideal: NDArray[np.float64],
-    totals: NDArray[np.float64],
-    metric: str,
-    enough: float,
-) -> NDArray[np.int64]:
-    """One step at a time towards the target, first in the groups that rounding moved furthest the other way."""
-    index = index.copy()
-    for _ in range(8 * len(choices)):
-        error = error_of(index)
-        if abs(error) <= enough:
-            break
-        kept = at(index)
-        direction = -1 if error > 0 else 1
-        slope = counter.gradient(kept, metric)
-        best: tuple[float, int] | None = None
-        for position, choice in enumerate(choices):
-            moved = index[position] + direction
-            if not 0 <= moved < len(choice):
-                continue
-            change = slope[position] * (choice[moved] - choice[index[position]])
-            if change == 0 or abs(error + change) >= abs(error):
-                continue
-            rank = (float(direction * (ideal[position] - kept[position]) / totals[position]), position)
-            best = rank if best is None or rank > best else best
-        if best is None:
-            break
-        index[best[1]] += direction
-    return index
+    groups: list[Group],
+    scores: list[NDArray[np.float64]],
+    amount: Amount,
+    limits: Limits,
+) -> Widths:
+    """Choose widths. `scores`: one array a group, one number a class.
+
+    The continuous answer is found by bisection, rounded, and then mended one step at a
+    time where rounding moved it off the target.
+    """
+    search = _Search(counter, groups, amount, limits)
+    ideal = search.ideal(scores, limits.spread)
+    kept = search.at(search.rounded(ideal))
+    return Widths(
+        kept=kept.astype(np.int64),
+        asked=1.0 - amount.remove,
+        reached=search.measure(kept) / search.dense,
+        floor=search.measure(search.least) / search.dense,
+        unrounded=search.measure(ideal) / search.dense,
+        ideal=ideal,
+    )
 
 
 def choose(groups: list[Group], scores: list[NDArray[np.float64]], widths: Widths, flow: Propagation) -> NDArray[np.bool_]:

@@ -1,135 +1,91 @@
-"""Depth: whole residual blocks are left out, those first whose absence changes the output least.
-
-This is what makes a deep transformer faster: narrower layers of a deep network are still that many layers. A block qualifies when its
-container holds others of its class and it gives back what it is given, in the same shape, as residual blocks do.
-"""
+"""Leaving out whole residual blocks, and the proof that nothing else changed."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+import re
 
-import torch
-from torch import nn
+from mlopt.errors import PassFailed, UsageError
+from mlopt.model.capture import capture
+from mlopt.model.surgery import apply
+from mlopt.pruning.analysis import Dense, label
+from mlopt.pruning.backward import trains
+from mlopt.pruning.blocks import Block, candidates, prove_depth, skip, weigh
+from mlopt.pruning.copies import own_tensors, share_copy
+from mlopt.pruning.ladder.climb import MODULE
+from mlopt.pruning.options import Declined
+from mlopt.pruning.plan_entries import BlockEntry, Entry, rounded
+from mlopt.pruning.plan_file import Plan
+from mlopt.pruning.proof import TOLERANCE, Proof
+from mlopt.pruning.report import BlockReport, Pruned, PruneReport
+from mlopt.pruning.rules import has_rule
 
-from mlopt.model.capture import plainly
-from mlopt.model.outputs import first_tensors
-from mlopt.model.replacements import SKIPPED, first_argument
-from mlopt.model.surgery import Surgery
-from mlopt.pruning.proof import distance
+IMPORTANCE = "output change"
 
 
-@dataclass(frozen=True)
-class Block:
-    """One block that can go. `places`: 0 when it returns a tensor, else the length of the tuple.
+def leave_out(dense: Dense, which: int | set[str]) -> Pruned:
+    """Drop the residual blocks that matter least (`which`: how many), or those at these paths.
 
-    `importance`: how much the block changes what it is given; after `weigh`, how much the output changes without it.
+    Raises `Declined` when there are not enough, `UsageError` for a path that is no such
+    block, `PassFailed` when the result cannot be proved.
     """
-
-    path: str
-    places: int
-    importance: float = 0.0
-
-
-def candidates(module: nn.Module, inputs: tuple[Any, ...]) -> list[Block]:
-    """Blocks that take a tensor and return one of its shape, in the order they run."""
-    repeated = {}
-    for path, container in module.named_modules():
-        if isinstance(container, (nn.ModuleList, nn.Sequential)):
-            kinds = [type(child) for child in container]
-            for key, child in container.named_children():
-                if kinds.count(type(child)) > 1 and any(True for _ in child.parameters()) and any(True for _ in child.children()):
-                    repeated[child] = f"{path}.{key}" if path else key
-    found: dict[nn.Module, Block | None] = {}
-
-    def seen(child: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        given = first_argument(args, kwargs)
-        tail = output[1:] if isinstance(output, tuple) else ()
-        first = output[0] if isinstance(output, tuple) and output else output
-        fits = (
-            isinstance(given, torch.Tensor)
-            and isinstance(first, torch.Tensor)
-            and given.shape == first.shape
-            and given.dtype == first.dtype
-            and all(item is None for item in tail)
-            and child not in found  # called twice: a shared layer
+    blocks = weigh(dense.module, dense.inputs, candidates(dense.module, dense.inputs))
+    gone = _chosen(blocks, which, dense.keep)
+    surgery = skip(gone)
+    pruned = apply(share_copy(dense.module), surgery)
+    error, moved = prove_depth(dense.module, pruned, gone, dense.inputs)
+    if error > TOLERANCE:
+        raise PassFailed(f"the shallower module differs by {error:.2e} from the dense one with {len(gone)} blocks bypassed")
+    proof = Proof(
+        holds=True,
+        error=error,
+        tolerance=TOLERANCE,
+        moved=moved,
+        perturbed=(),
+        reference="dense module with the blocks bypassed",
+        trained=trains(pruned, dense.inputs),
+    )
+    own_tensors(pruned, dense.weights.values())
+    before, after = (
+        label(module, program, dense.batch).counter().whole()
+        for module, program in ((dense.module, dense.program), (pruned, capture(pruned, dense.inputs, has_rule)))
+    )
+    paths = {block.path for block in gone}
+    share = 1 - len(gone) / len(blocks)
+    report = PruneReport(
+        amount=f"layers:{len(gone)}",
+        importance=IMPORTANCE,
+        asked=share,
+        reached=share,
+        rung=MODULE,
+        rung_reason="",
+        before=before,
+        after=after,
+        proof=proof,
+        groups=[BlockReport(b.path, "block", 1, int(b.path not in paths), 1, b.importance) for b in blocks],
+        unknown_operators={},
+    )
+    entries: list[Entry] = [
+        BlockEntry(
+            name=b.path,
+            kept=b.path not in paths,
+            importance=rounded(b.importance),
+            reason="the output changes least without it" if b.path in paths else "whole",
         )
-        found[child] = (
-            Block(repeated[child], len(output) if isinstance(output, tuple) else 0, _relative(given, first)) if fits and given is not None else None
-        )
-
-    handles = [child.register_forward_hook(seen, with_kwargs=True) for child in repeated]
-    try:
-        _outputs(module, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    blocks = [block for block in found.values() if block is not None]
-    inner = {other.path for other in blocks}
-    return [block for block in blocks if not any(path.startswith(f"{block.path}.") for path in inner)]  # blocks, not stages of them
+        for b in blocks
+    ]
+    plan = Plan(report.amount, report.importance, False, dense.shapes(), entries)
+    return Pruned(pruned, plan, report, surgery)
 
 
-def _outputs(module: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
-    with plainly(module), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return first_tensors(module(*inputs))
-
-
-@contextlib.contextmanager
-def bypassed(module: nn.Module, blocks: list[Block]) -> Iterator[None]:
-    """The module with some blocks handing on what they were given: the reference of the proof, and how importance is measured."""
-
-    def instead(places: int) -> Any:
-        def hook(child: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            given = first_argument(args, kwargs)
-            return (given, *output[1:]) if places else given
-
-        return hook
-
-    handles = [module.get_submodule(b.path).register_forward_hook(instead(b.places), with_kwargs=True) for b in blocks]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def weigh(module: nn.Module, inputs: tuple[Any, ...], blocks: list[Block]) -> list[Block]:
-    """The blocks with their importance: the relative change of the output when one is left out alone.
-
-    A direct measurement of what ShortGPT (arXiv 2403.03853) estimates from the angle between a block's input and output.
-    """
-    whole = _outputs(module, inputs)
-    out = []
-    for block in blocks:
-        with bypassed(module, [block]):
-            without = _outputs(module, inputs)
-        change = max((_relative(a, b) for a, b in zip(without, whole, strict=True)), default=0.0)
-        out.append(Block(block.path, block.places, change))
-    # A head of zeros, as some networks start with, hides every change: then by how much a block changes what it is given.
-    return out if any(block.importance for block in out) else blocks
-
-
-def _relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    finite = torch.isfinite(b)
-    return float((a - b)[finite].double().norm() / b[finite].double().norm().clamp_min(1e-30))
-
-
-def leave_out(blocks: list[Block]) -> Surgery:
-    """The surgery that leaves these blocks out."""
-    surgery = Surgery()
-    for block in blocks:
-        surgery.modules[block.path] = SKIPPED
-        surgery.set(block.path, "places", 0, block.places)
-    return surgery
-
-
-def prove_depth(dense: nn.Module, pruned: nn.Module, blocks: list[Block], inputs: tuple[Any, ...]) -> tuple[float, float]:
-    """(largest difference to the dense module with the blocks bypassed, largest change that bypassing made), both relative."""
-    got, plain = _outputs(pruned, inputs), _outputs(dense, inputs)
-    with bypassed(dense, blocks):
-        want = _outputs(dense, inputs)
-    error = max((distance(a, b) for a, b in zip(got, want, strict=True)), default=0.0)
-    return error, max((distance(a, b) for a, b in zip(want, plain, strict=True)), default=0.0)
+def _chosen(blocks: list[Block], which: int | set[str], keep: tuple[str, ...]) -> list[Block]:
+    """The blocks that go."""
+    count = which if isinstance(which, int) else len(which)
+    free = [block for block in blocks if not any(re.search(pattern, block.path) for pattern in keep)]
+    if len(free) <= count:
+        what = f"{len(free)} residual blocks can be left out" if free else "no repeated residual block gives back what it is given"
+        raise Declined(f"{what}, and one must stay" if free else what)
+    if isinstance(which, int):
+        return sorted(free, key=lambda block: block.importance)[:count]
+    if not which <= {block.path for block in free}:
+        raise UsageError(f"the plan leaves out {', '.join(sorted(which))}: not all of them are residual blocks here")
+    return [block for block in free if block.path in which]

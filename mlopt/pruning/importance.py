@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mlopt.pruning.coupling import Group
+from mlopt.pruning.groups import Group
 from mlopt.pruning.propagation import Propagation
 
 KINDS = ("l2", "l1", "taylor", "bn", "random")

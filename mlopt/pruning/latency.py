@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from mlopt.pruning.budget import Amount
-from mlopt.pruning.engine import CLOSE, Pruned, Pruner
+from mlopt.pruning.pruner import CLOSE, Pruned, Pruner
 
 MAX_TRIALS = 8
 LEAST_STEP = 0.004
@@ -30,7 +30,7 @@ class Trial:
     ratio: TimeRatio
 
 
-def in_time(pruned: Pruned, trials: list[Trial], remain: float) -> tuple[Pruned, Trial]:
+def as_share_of_time(pruned: Pruned, trials: list[Trial], remain: float) -> tuple[Pruned, Trial]:
     """What `prune_to_latency` gave, its report in shares of the time instead of the MACs; and the trial that it is."""
     best = min(trials, key=lambda trial: abs(trial.ratio.estimate - remain))
     report = replace(pruned.report, amount=str(Amount("latency", 1.0 - remain)), asked=remain, reached=best.ratio.estimate)

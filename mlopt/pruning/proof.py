@@ -2,7 +2,7 @@
 
 Masking sets the cut indices of every weight to zero, on the way in and on the way out, so a cut channel carries nothing and the two must
 agree to rounding. Where a normalisation takes statistics over a dimension that was cut, masking is not enough: the reference is then the
-dense graph with those statistics taken over what stays (`graph.Reference`). No other pruning library checks this.
+dense graph with those statistics taken over what stays (`reference.Reference`). No other pruning library checks this.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from mlopt.model.capture import plainly
+from mlopt.model.capture import capturable
 from mlopt.model.outputs import first_tensors
 from mlopt.model.surgery import Surgery, cut_tensor
 from mlopt.model.tensors import canonical, holders
+from mlopt.pruning.masking import masked, replace_zeros
 
 TOLERANCE = 1e-4
 """Largest difference, relative to the largest output, in float32: dropping zeros changes the order of summation, no more."""
@@ -49,159 +50,124 @@ class Proof:
     precision: str = "float32"
     trained: bool = False
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)
 
 
-def masked(tensor: torch.Tensor, keeps: list[list[int] | None]) -> torch.Tensor:
-    """A copy with zeros where indices are cut."""
-    out = tensor.detach().clone()
-    for dim, keep in enumerate(keeps):
-        if keep is not None:
-            gone = torch.ones(out.shape[dim], dtype=torch.bool, device=out.device)
-            gone[keep] = False
-            out.index_fill_(dim, gone.nonzero().flatten(), 0.0)
-    return out
+@dataclass(frozen=True)
+class _Precision:
+    """The type to compute in (None: the weights' own), and the difference that is allowed in it."""
+
+    dtype: torch.dtype | None
+    tolerance: float = TOLERANCE
+
+    def cast(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self.dtype) if self.dtype is not None and tensor.is_floating_point() else tensor
 
 
-def lively(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights that would make the comparison say nothing (all zero, as some heads start), replaced by small random ones."""
-    generator = torch.Generator().manual_seed(0)
-    fixed = {}
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and tensor.ndim >= 1 and tensor.numel() > 1 and not name.endswith(("running_mean", "bias")):
-            spread = float(tensor.detach().abs().max())
-            if spread < 1e-4:
-                noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float32) * 0.1
-                fixed[name] = noise.to(tensor.dtype).to(tensor.device)
-    return fixed
+class Prover:
+    """Compares pruned modules with one dense module under one cut; what the masked one gives is worked out once a precision."""
 
+    def __init__(
+        self,
+        dense: nn.Module,
+        cuts: Mapping[str, list[list[int] | None]],
+        inputs: tuple[Any, ...],
+        reference: Run | None = None,
+    ) -> None:
+        """`cuts`: for each weight that is cut, by name, the indices of each dimension that stay (None: all).
 
-Wanted = dict[Any, tuple[list[torch.Tensor], list[torch.Tensor]]]
-"""What the masked and the dense network give, by precision: the same for every attempt at one cut."""
+        `inputs`: positional, as the dense module takes them. `reference`: what the masked
+        network computes, where the masked module is not it.
+        """
+        self.dense, self.inputs, self.reference = dense, inputs, reference
+        self._state = canonical(dense)  # a shared tensor goes under its first name, and functional_call ties the others
+        self._random = replace_zeros(self._state)
+        self._named = {name: tensor for name, _, _, tensor in holders(dense)}
+        self._cuts = {id(self._named[name]): keeps for name, keeps in cuts.items()}
+        self._wanted: dict[torch.dtype | None, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
 
+    def prove(self, pruned: nn.Module) -> Proof:
+        """Run both on the inputs. Raises whatever the pruned module raises: a size that was not mended, usually.
 
-def prove(
-    dense: nn.Module, pruned: nn.Module, surgery: Surgery, inputs: tuple[Any, ...], reference: Run | None = None, wanted: Wanted | None = None
-) -> Proof:
-    """Run both on real inputs. Raises whatever the pruned module raises: a size that was not mended, usually.
-
-    `reference`: what the masked network computes, where the masked module is not it. Runs in float32; again in float64 when the signal is
-    too weak for float32 to tell (deep networks before training). `wanted` is filled by the first call and spares the next ones half the work.
-    """
-    wanted = {} if wanted is None else wanted
-    if not any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in canonical(dense).values()):
-        proof = _compare(dense, pruned, surgery, inputs, reference, wanted, None)
-        if proof.holds or proof.error > TOLERANCE:
-            return proof
+        Runs in float32; again in float64 when the signal is too weak for float32 to tell
+        (deep networks before training).
+        """
+        if not any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in self._state.values()):
+            proof = self._compare(pruned, _Precision(None))
+            if proof.holds or proof.error > TOLERANCE:
+                return proof
+            try:
+                return self._compare(pruned, _Precision(torch.float64))
+            except (RuntimeError, TypeError):  # a forward that casts by itself
+                return _vacuous(proof)
         try:
-            return _compare(dense, pruned, surgery, inputs, reference, wanted, torch.float64)
-        except (RuntimeError, TypeError):  # a forward that casts by itself
-            return _vacuous(proof)
-    try:
-        return _compare(dense, pruned, surgery, inputs, reference, wanted, torch.float32)
-    except (RuntimeError, TypeError):
-        return _compare(dense, pruned, surgery, inputs, reference, wanted, None, HALF_TOLERANCE)
+            return self._compare(pruned, _Precision(torch.float32))
+        except (RuntimeError, TypeError):
+            return self._compare(pruned, _Precision(None, HALF_TOLERANCE))
+
+    def _compare(self, pruned: nn.Module, precision: _Precision) -> Proof:
+        own = {name: precision.cast(tensor.detach()) for name, tensor in canonical(pruned).items()}  # a wrong cut must show
+        for name, random in self._random.items():
+            keeps = self._cuts.get(id(self._state[name]))
+            source = precision.cast(random)
+            own[name] = source if keeps is None else cut_tensor(source, keeps)
+        with capturable(self.dense, pruned), torch.no_grad():
+            got = self._seeded(_run_of(pruned), own, precision)
+            if precision.dtype not in self._wanted:
+                self._wanted[precision.dtype] = self._masked_and_dense(precision)
+        want, plain = self._wanted[precision.dtype]
+        if [t.shape for t in got] != [t.shape for t in want]:
+            raise ValueError(f"the pruned module gives {[tuple(t.shape) for t in got]}, the dense one {[tuple(t.shape) for t in want]}")
+        error = max((distance(a, b) for a, b in zip(got, want, strict=True)), default=0.0)
+        moved = max((distance(a, b) for a, b in zip(want, plain, strict=True)), default=0.0)
+        resolution = RESOLUTION.get(precision.dtype or torch.float32, 1e-5)
+        # In float64, masking that moves nothing can only mean that the cut channels are dead.
+        dead = precision.dtype is torch.float64 and error <= resolution
+        sharp = error <= SHARP * moved if moved > resolution else dead
+        return Proof(
+            holds=error <= precision.tolerance and (sharp or precision.tolerance > TOLERANCE),
+            error=error,
+            tolerance=precision.tolerance,
+            moved=moved,
+            perturbed=tuple(sorted(self._random)),
+            reference="masked module" if self.reference is None else "masked graph, statistics over what stays",
+            precision=str(got[0].dtype).removeprefix("torch.") if got else "none",
+        )
+
+    def _masked_and_dense(self, precision: _Precision) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """What the masked and the dense network give."""
+        of_dense, of_masked = {}, {}
+        for name, tensor in self._state.items():
+            keeps = self._cuts.get(id(tensor))
+            source = precision.cast(self._random.get(name, tensor).detach())
+            of_dense[name] = source
+            of_masked[name] = source if keeps is None else masked(source, keeps)
+        run = _run_of(self.dense)
+        if self.reference is None:
+            return self._seeded(run, of_masked, precision), self._seeded(run, of_dense, precision)
+        first = {id(tensor): name for name, tensor in self._state.items()}
+        by_every_name = {name: of_masked[first[id(tensor)]] for name, tensor in self._named.items()}
+        return self._seeded(self.reference, by_every_name, precision), self._seeded(run, of_dense, precision)
+
+    def _seeded(self, run: Run, weights: Mapping[str, torch.Tensor], precision: _Precision) -> list[torch.Tensor]:
+        given = tuple(precision.cast(x) if isinstance(x, torch.Tensor) else x for x in self.inputs)
+        with torch.random.fork_rng(devices=[]):  # a forward that uses random numbers gets the same every time
+            torch.manual_seed(0)
+            return first_tensors(run(weights, given))
+
+
+def _run_of(module: nn.Module) -> Run:
+    return lambda weights, inputs: torch.func.functional_call(module, dict(weights), inputs)
+
+
+def prove(dense: nn.Module, pruned: nn.Module, surgery: Surgery, inputs: tuple[Any, ...], reference: Run | None = None) -> Proof:
+    """`Prover` for one pruned module."""
+    return Prover(dense, surgery.weights, inputs, reference).prove(pruned)
 
 
 def _vacuous(proof: Proof) -> Proof:
     return replace(proof, holds=True, precision=f"{proof.precision}; the cut channels had no influence on this output")
-
-
-def _compare(
-    dense: nn.Module,
-    pruned: nn.Module,
-    surgery: Surgery,
-    inputs: tuple[Any, ...],
-    reference: Run | None,
-    wanted: Wanted,
-    dtype: torch.dtype | None,
-    tolerance: float = TOLERANCE,
-) -> Proof:
-    def cast(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
-
-    state = canonical(dense)  # a shared tensor goes under its first name, and functional_call ties the others
-    alive = lively(state)
-    named = {name: tensor for name, _, _, tensor in holders(dense)}
-    by_id = {id(named[name]): keeps for name, keeps in surgery.weights.items()}
-    of_dense: dict[str, torch.Tensor] = {}
-    of_masked: dict[str, torch.Tensor] = {}
-    of_pruned: dict[str, torch.Tensor] = {}
-    for name, tensor in state.items():
-        keeps = by_id.get(id(tensor))
-        source = cast(alive.get(name, tensor).detach())
-        if dtype not in wanted:
-            of_dense[name] = source
-            of_masked[name] = source if keeps is None else masked(source, keeps)
-        if name in alive:
-            of_pruned[name] = source if keeps is None else cut_tensor(source, keeps)
-    for name, tensor in canonical(pruned).items():  # its own weights: a wrong cut must show
-        of_pruned.setdefault(name, cast(tensor.detach()))
-    given = tuple(cast(x) if isinstance(x, torch.Tensor) else x for x in inputs)
-
-    def run(module: nn.Module) -> Run:
-        return lambda weights, inputs: torch.func.functional_call(module, dict(weights), inputs)
-
-    def seeded(run: Run, weights: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
-        with torch.random.fork_rng(devices=[]):  # a forward that draws (random masking) draws the same every time
-            torch.manual_seed(0)
-            return first_tensors(run(weights, given))
-
-    first_of = {id(tensor): name for name, tensor in state.items()}
-    every = {name: first_of[id(tensor)] for name, tensor in named.items()}
-
-    def by_every_name(weights: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-        return {name: weights[first] for name, first in every.items()}
-
-    with plainly(dense, pruned), torch.no_grad():
-        got = seeded(run(pruned), of_pruned)
-        if dtype not in wanted:
-            want = seeded(run(dense), of_masked) if reference is None else seeded(reference, by_every_name(of_masked))
-            wanted[dtype] = want, seeded(run(dense), of_dense)
-    want, plain = wanted[dtype]
-    if [t.shape for t in got] != [t.shape for t in want]:
-        raise ValueError(f"the pruned module gives {[tuple(t.shape) for t in got]}, the dense one {[tuple(t.shape) for t in want]}")
-    error = max((distance(a, b) for a, b in zip(got, want, strict=True)), default=0.0)
-    moved = max((distance(a, b) for a, b in zip(want, plain, strict=True)), default=0.0)
-    precision = str(got[0].dtype).removeprefix("torch.") if got else "none"
-    resolution = RESOLUTION.get(dtype or torch.float32, 1e-5)
-    # In float64, masking that moves nothing can only mean that the cut channels are dead.
-    sharp = error <= SHARP * moved if moved > resolution else (dtype is torch.float64 and error <= resolution)
-    return Proof(
-        holds=error <= tolerance and (sharp or tolerance > TOLERANCE),
-        error=error,
-        tolerance=tolerance,
-        moved=moved,
-        perturbed=tuple(sorted(alive)),
-        reference="masked module" if reference is None else "masked graph, statistics over what stays",
-        precision=precision,
-    )
-
-
-def trains(pruned: nn.Module, inputs: tuple[Any, ...]) -> bool:
-    """One backward step: every gradient is finite and has its parameter's shape. False when the output depends on no parameter.
-
-    Raises `ValueError` for a gradient that is not finite where the pruned output is.
-    """
-    named = {name: p for name, p in pruned.named_parameters() if p.is_floating_point()}
-    with plainly(pruned), torch.enable_grad():
-        flags = {name: p.requires_grad for name, p in named.items()}
-        try:
-            for parameter in named.values():
-                parameter.requires_grad_(True)
-            outputs = [t.float() for t in first_tensors(pruned(*inputs)) if t.requires_grad]
-            if not outputs:
-                return False
-            loss = torch.stack([torch.nan_to_num(t, posinf=0.0, neginf=0.0).square().mean() for t in outputs]).sum()
-            gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-        finally:
-            for name, parameter in named.items():
-                parameter.requires_grad_(flags[name])
-    for (name, parameter), gradient in zip(named.items(), gradients, strict=True):
-        if gradient is not None and (gradient.shape != parameter.shape or not bool(torch.isfinite(gradient).all())):
-            raise ValueError(f"the gradient of {name} is not finite after pruning")
-    return any(gradient is not None for gradient in gradients)
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -9,25 +9,18 @@ convolutions and attention heads are the same case: exact re-indexing.
 
 from __future__ import annotations
 
-import math
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch.fx import Node
 
+from mlopt.pruning.factors import Layout, Split
 from mlopt.pruning.labels import Array, Labels, pinned
-
-TensorLabels = list[Array]
-"""One label array a dimension."""
-Value = Any
-"""`TensorLabels`, a tuple of them for an operator with several outputs, or None."""
-
-Site = tuple[str, int]
-"""A place where one dimension is seen as several factors: (node name, input dimension)."""
+from mlopt.pruning.nodes import sizes_of, user_outputs
+from mlopt.pruning.rule_table import RULES, TensorLabels, Value, rule_of
 
 
 @dataclass(frozen=True)
@@ -39,76 +32,22 @@ class Term:
     node: str
 
 
-@dataclass
-class SplitSite:
-    """What was decided at one `Site`, and what else could have been."""
-
-    key: tuple[str, tuple[int, ...], int]
-    options: list[int]
-    labels: Array
-
-
-Rule = Callable[["Propagation", Node], Value]
-RULES: dict[str, Rule] = {}
-
-
-def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for the ATen operators of these names (all overloads)."""
-
-    def register(function: Rule) -> Rule:
-        for name in names:
-            RULES[name] = function
-        return function
-
-    return register
-
-
-def rule_of(target: Any) -> Rule | None:
-    """The rule of an operator, or None. One that works in place (`relu_`) has the rule of the one that does not."""
-    if not isinstance(target, torch._ops.OpOverload):
-        return None
-    name = target._schema.name.split("::")[1]
-    found = RULES.get(name) or RULES.get(name.removesuffix("_"))
-    return RULES["pointwise"] if found is None and torch.Tag.pointwise in target.tags else found
-
-
-def op_name(node: Node) -> str:
-    """`linear` for `aten.linear.default`; empty for what is not an ATen call."""
-    return node.target._schema.name.split("::")[1] if isinstance(node.target, torch._ops.OpOverload) else ""
-
-
-def argument(node: Node, position: int, name: str, default: Any = None) -> Any:
-    """An argument of a call, given by position or by name."""
-    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
-
-
-def size_of(size: Any) -> int:
-    """A size as a number: of a symbolic one (a dynamic batch), its value for the example inputs."""
-    return int(size) if isinstance(size, int) else int(size.node.hint)
-
-
-def shape(node: Node) -> tuple[int, ...]:
-    """The shape of a node's tensor for the example inputs."""
-    return sizes_of(node.meta["val"])
-
-
-def sizes_of(tensor: torch.Tensor) -> tuple[int, ...]:
-    """The shape of a traced tensor for the example inputs."""
-    return tuple(size_of(size) for size in tensor.shape)
-
-
-def user_outputs(program: torch.export.ExportedProgram, results: Any) -> Any:
-    """What the module returns, of all outputs of its graph: before it come weights and buffers that forward writes into."""
-    return results[len(results) - len(program.graph_signature.user_outputs) :]
+def tensors_of(value: Value) -> Iterator[TensorLabels]:
+    """The tensors in what a node gives, in order."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from tensors_of(item)
+    elif value is not None:
+        yield value
 
 
 @dataclass
 class Propagation:
-    """One walk over the graph. `choices` says which factor stays cuttable at each kind of split site (index into its options)."""
+    """One walk over the graph. Afterwards it holds the labels of every tensor, and what the rules noted on the way."""
 
     program: torch.export.ExportedProgram
-    choices: Mapping[tuple[str, tuple[int, ...], int], int] = field(default_factory=dict)
-    soft: bool = False
+    layout: Layout = field(default_factory=dict)
+    cut_statistics: bool = False
     """Whether dimensions that statistics are taken over may be cut: the pruned network then has statistics of its own."""
 
     def __post_init__(self) -> None:
@@ -119,14 +58,15 @@ class Propagation:
         self.producers: list[tuple[str, Array]] = []
         """The output dimension of every operator that owns a weight: where channels are born. (node, labels)"""
         self.macs: list[Term] = []
-        self.sites: dict[Site, SplitSite] = {}
+        self.splits: dict[tuple[str, int], Split] = {}
+        """What was decided for each dimension that a view splits: by node name and input dimension."""
         self.unknown: dict[str, int] = {}
         self.scales: set[str] = set()
         """Names of the weights that scale a normalisation's output."""
         self.computed: list[str] = []
         """Modules whose weights are computed from others: left whole."""
         self.statistics: dict[Node, None] = {}
-        """Nodes whose result changes when a dimension they average over is cut (soft walks only)."""
+        """Nodes whose result changes when a dimension they average over is cut (only with `cut_statistics`)."""
         self.resized: dict[Node, None] = {}
         """Nodes whose sizes are written in forward (view, split, ...), in order."""
         self._constant: set[Node] = set()
@@ -149,7 +89,8 @@ class Propagation:
             self._constant.add(node)
         if node.target is operator.getitem:
             outputs: Any = self.values[node.all_input_nodes[0]]
-            return outputs[node.args[1]] if outputs is not None else None
+            picked: Value = outputs[node.args[1]] if outputs is not None else None
+            return picked
         found = rule_of(node.target)
         if found is RULES["pointwise"] and not isinstance(node.meta.get("val"), torch.Tensor):
             found = None
@@ -171,23 +112,19 @@ class Propagation:
     def dimensions(self) -> Iterator[Array]:
         """Every distinct label array of any tensor."""
         seen: set[int] = set()
-
-        def collect(value: Value) -> Iterator[Array]:
-            if isinstance(value, np.ndarray):
-                if id(value) not in seen:
-                    seen.add(id(value))
-                    yield value
-            elif isinstance(value, (list, tuple)):
-                for item in value:
-                    yield from collect(item)
-
-        yield from collect(list(self.values.values()))
+        for value in self.values.values():
+            for tensor in tensors_of(value):
+                for array in tensor:
+                    if id(array) not in seen:
+                        seen.add(id(array))
+                        yield array
 
     # What rules are written with.
 
     def of(self, node: Any) -> TensorLabels:
         """The labels of a tensor node."""
-        value: TensorLabels = self.values[node]
+        value = self.values[node]
+        assert isinstance(value, list), f"{node} gives no single tensor"
         return value
 
     def scale(self, node: Any) -> None:
@@ -207,19 +144,16 @@ class Propagation:
             self.labels.pin(array)
 
     def average(self, node: Node, *dims: Array) -> None:
-        """Statistics are taken over these dimensions: pinned, or noted in a soft walk."""
-        if self.soft:
+        """Statistics are taken over these dimensions: pinned, or noted where `cut_statistics` allows to cut them."""
+        if self.cut_statistics:
             self.statistics[node] = None
         else:
             self.pin(*dims)
 
     def pin_value(self, value: Value) -> None:
         """Pin every label of a tensor or of a tuple of tensors."""
-        if isinstance(value, np.ndarray):
-            self.labels.pin(value)
-        elif isinstance(value, (list, tuple)):
-            for item in value:
-                self.pin_value(item)
+        for tensor in tensors_of(value):
+            self.pin(*tensor)
 
     def all_pinned(self, node: Node) -> Value:
         """Pinned labels in the shape of a node's output."""
@@ -259,44 +193,3 @@ class Propagation:
                 elif array is not result[target]:
                     self.union(result[target], array)  # type: ignore[arg-type]
         return [pinned(out[i]) if array is None else array for i, array in enumerate(result)]
-
-    def split_dim(self, site: Site, owner: str, labels: Array, factors: list[int]) -> list[Array]:
-        """One dimension seen as several factors, outermost first: the labels of each.
-
-        A cut of the whole must be a product of cuts of the factors, so only one factor stays cuttable and the labels are united along
-        the others. If the labels already repeat along all but one factor, that one is it; else `choices` decides (default: the largest).
-        """
-        wide = [k for k, size in enumerate(factors) if size > 1]
-        if len(wide) <= 1:
-            alive = wide[0] if wide else len(factors) - 1
-            return [labels if k == alive else pinned(size) for k, size in enumerate(factors)]
-        roots = self.labels.find(labels).reshape(factors)
-        if not roots.any():
-            return [pinned(size) for size in factors]
-        options = sorted(wide, key=lambda k: (-factors[k], -k))
-        for k in options:
-            rows = np.moveaxis(roots, k, 0).reshape(factors[k], -1)
-            if (rows == rows[:, :1]).all():
-                alive = k
-                break
-        else:
-            key = (owner, tuple(factors), site[1])
-            alive = options[self.choices.get(key, 0) % len(options)]
-            self.sites[site] = SplitSite(key, options, labels)
-        rows = np.moveaxis(labels.reshape(factors), alive, 0).reshape(factors[alive], -1)
-        self.union(np.repeat(rows[:, :1], rows.shape[1], axis=1).reshape(-1), rows.reshape(-1))
-        return [rows[:, 0].copy() if k == alive else pinned(size) for k, size in enumerate(factors)]
-
-    def merge_dims(self, factors: list[Array]) -> Array:
-        """Several dimensions seen as one, outermost first: the inverse of `split_dim`."""
-        sizes = [len(array) for array in factors]
-        live = [k for k, array in enumerate(factors) if self.labels.live(array)]
-        if not live:
-            return pinned(math.prod(sizes))
-        alive = max(live, key=lambda k: (sizes[k], k))
-        for k in live:
-            if k != alive:
-                self.pin(factors[k])
-        view = [1] * len(sizes)
-        view[alive] = sizes[alive]
-        return np.broadcast_to(factors[alive].reshape(view), sizes).reshape(-1).copy()

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from mlopt.model.tensors import canonical
-from mlopt.pruning.engine import Pruner
+from mlopt.pruning.cut import Cut
 from mlopt.pruning.importance import score_classes
-from mlopt.pruning.proof import masked
-from mlopt.pruning.surgery import plan_weights
+from mlopt.pruning.masking import masked
+from mlopt.pruning.pruner import Pruner
+from mlopt.pruning.surgery import cuts_of
 
 RATIOS = (0.25, 0.5, 0.75)
 MAX_GROUPS = 64
@@ -38,9 +39,9 @@ def measure(metric: str, pruner: Pruner, judge: Callable[[nn.Module], float], ra
 
     At most 64 groups, those with the most MACs behind them. The module is left as it was.
     """
-    found = pruner.found()
-    scores = score_classes(found.flow, found.groups, pruner.weights, pruner.options.importance)
-    counter = found.counter()
+    analysis = pruner.analysis()
+    scores = score_classes(analysis.flow, analysis.groups, pruner.weights, pruner.options.importance)
+    counter = analysis.counter()
     worth = counter.gradient(counter.totals, "macs") * counter.totals
     tried = sorted(np.argsort(-worth, kind="stable")[:MAX_GROUPS].tolist())
     state = canonical(pruner.module)
@@ -48,20 +49,20 @@ def measure(metric: str, pruner: Pruner, judge: Callable[[nn.Module], float], ra
     dense = judge(pruner.module)
     values = []
     for index in tried:
-        group, row = found.groups[index], []
+        group, row = analysis.groups[index], []
         order = np.argsort(scores[index], kind="stable")
         for ratio in ratios:
-            dropped = np.zeros(len(found.flow.labels), dtype=bool)
+            dropped = np.zeros(len(analysis.flow.labels), dtype=bool)
             dropped[group.classes[order[: max(1, min(len(order) - 1, round(ratio * len(order))))]]] = True
             changed = {}
-            for name, keeps in plan_weights(found.flow, dropped).weights.items():
+            for name, keeps in cuts_of(Cut(analysis.flow, dropped)).weights.items():
                 changed[by_id[id(pruner.weights[name])]] = masked(pruner.weights[name], keeps)
             with swapped(pruner.module, changed):
                 row.append(judge(pruner.module))
         values.append(tuple(row))
-    names = tuple(found.groups[i].name for i in tried)
-    widths = tuple(len(found.groups[i].classes) * found.groups[i].unit for i in tried)
-    return Sensitivity(metric, dense, ratios, names, widths, tuple(values), len(found.groups) - len(tried))
+    names = tuple(analysis.groups[i].name for i in tried)
+    widths = tuple(len(analysis.groups[i].classes) * analysis.groups[i].unit for i in tried)
+    return Sensitivity(metric, dense, ratios, names, widths, tuple(values), len(analysis.groups) - len(tried))
 
 
 @contextlib.contextmanager

@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from mlopt.model.replacements import ATTENTION
 from mlopt.model.surgery import Surgery
-from mlopt.pruning.propagation import Propagation
+from mlopt.pruning.cut import Cut
 
 
-def plan_weights(flow: Propagation, dropped: NDArray[np.bool_]) -> Surgery:
+def cuts_of(cut: Cut) -> Surgery:
     """Which indices of which weights stay."""
     surgery = Surgery()
-    for name, dims in flow.weights.items():
+    for name, dims in cut.flow.weights.items():
         keeps: list[list[int] | None] = []
         for dim in dims:
-            gone = dropped[flow.labels.find(dim)]
-            keeps.append(np.nonzero(~gone)[0].tolist() if gone.any() else None)
+            stays = cut.stays(dim)
+            keeps.append(None if stays.all() else np.nonzero(stays)[0].tolist())
         if any(keep is not None for keep in keeps):
             surgery.weights[name] = keeps
     return surgery
 
 
-def leaf_changes(module: nn.Module, surgery: Surgery, heads: dict[str, int], soft: bool = False) -> None:
+def kept_heads(module: nn.Module, surgery: Surgery) -> dict[str, int]:
+    """Attention modules whose heads were cut: the output projection's columns say how many are left."""
+    out = {}
+    for path, child in module.named_modules():
+        if isinstance(child, nn.MultiheadAttention):
+            keeps = surgery.weights.get(f"{path}.out_proj.weight" if path else "out_proj.weight")
+            if keeps is not None and keeps[1] is not None:
+                out[path] = len(keeps[1]) // int(child.head_dim)
+    return out
+
+
+def leaf_changes(module: nn.Module, surgery: Surgery, cut_statistics: bool = False) -> None:
     """Add what the stock layers remember of their own sizes, and what must take over from `nn.MultiheadAttention`.
 
-    `module` is still dense. `heads`: kept heads of each attention module whose heads were cut, by path.
-    `soft`: group normalisations keep their groups.
+    `module` is still dense. `cut_statistics`: group normalisations keep their groups.
     """
+    heads = kept_heads(module, surgery)
     for path, child in module.named_modules():
         prefix = f"{path}." if path else ""
 
@@ -62,7 +72,7 @@ def leaf_changes(module: nn.Module, surgery: Surgery, heads: dict[str, int], sof
         elif isinstance(child, nn.GroupNorm):
             size = kept("weight", 0)
             if size is not None:
-                if not soft:  # whole groups went; else every group is narrower
+                if not cut_statistics:  # whole groups went; else every group is narrower
                     surgery.set(path, "num_groups", child.num_groups, size * child.num_groups // child.num_channels)
                 surgery.set(path, "num_channels", child.num_channels, size)
         elif isinstance(child, (nn.LayerNorm, nn.RMSNorm)):

@@ -16,7 +16,7 @@ from mlopt.model.outputs import logits_of
 from mlopt.model.sources import Source, open_model
 from mlopt.model.tensors import canonical
 from mlopt.model.trust import Trust
-from mlopt.pruning.engine import Pruner, analyse
+from mlopt.pruning.pruner import Pruner, analyse
 from mlopt.pruning.sensitivity import Sensitivity, measure
 
 MAX_LAYERS = 400

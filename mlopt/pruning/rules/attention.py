@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch.fx import Node
 
-from mlopt.pruning.propagation import Propagation, Value, rule, shape
+from mlopt.pruning.nodes import shape
+from mlopt.pruning.propagation import Propagation
+from mlopt.pruning.rule_table import Value, rule
 
 
 @rule("scaled_dot_product_attention")

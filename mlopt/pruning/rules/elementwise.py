@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch.fx import Node
 
-from mlopt.pruning.propagation import Propagation, Value, rule, shape
+from mlopt.pruning.nodes import shape
+from mlopt.pruning.propagation import Propagation
+from mlopt.pruning.rule_table import Value, rule
 
 
 def tensors(node: Node) -> list[Node]:

@@ -8,7 +8,9 @@ import numpy as np
 from torch.fx import Node
 
 from mlopt.pruning.labels import pinned
-from mlopt.pruning.propagation import Propagation, TensorLabels, Value, argument, op_name, rule, shape, sizes_of
+from mlopt.pruning.nodes import argument, op_name, shape, sizes_of
+from mlopt.pruning.propagation import Propagation
+from mlopt.pruning.rule_table import TensorLabels, Value, rule
 
 
 @rule("cat", "concat")

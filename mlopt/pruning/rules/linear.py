@@ -9,7 +9,9 @@ import numpy as np
 from torch.fx import Node
 
 from mlopt.pruning.labels import Array, pinned
-from mlopt.pruning.propagation import Propagation, TensorLabels, Value, argument, rule, shape
+from mlopt.pruning.nodes import argument, shape
+from mlopt.pruning.propagation import Propagation
+from mlopt.pruning.rule_table import TensorLabels, Value, rule
 
 
 @rule("linear")

@@ -8,7 +8,9 @@ import numpy as np
 from torch.fx import Node
 
 from mlopt.pruning.labels import pinned
-from mlopt.pruning.propagation import Propagation, Value, argument, op_name, rule
+from mlopt.pruning.nodes import argument, op_name
+from mlopt.pruning.propagation import Propagation
+from mlopt.pruning.rule_table import Value, rule
 
 
 def unite_weights(flow: Propagation, channels: Any, weights: Any) -> None:
@@ -58,13 +60,13 @@ def layer_norm(flow: Propagation, node: Node) -> Value:
 def group_norm(flow: Propagation, node: Node) -> Value:
     """Statistics over a group of channels: whole groups go, so labels are tied within a group; one group is pinned.
 
-    In a soft walk every group loses as many as the others instead.
+    Where statistics may be cut, every group loses as many as the others instead.
     """
     x, groups = flow.of(node.args[0]), int(argument(node, 1, "num_groups"))
     channels = x[1]
     unite_weights(flow, channels, node.args[2:4])
     flow.pin(*x[2:])
-    if flow.soft:
+    if flow.cut_statistics:
         rows = channels.reshape(groups, -1)
         for row in rows[1:]:
             flow.union(rows[0], row)

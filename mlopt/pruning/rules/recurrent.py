@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
-from mlopt.pruning.propagation import Propagation, Value, argument, op_name, rule
+from mlopt.pruning.nodes import argument, op_name
+from mlopt.pruning.propagation import Propagation
+from mlopt.pruning.rule_table import Value, rule
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 

@@ -9,7 +9,9 @@ import torch
 from torch.fx import Node
 
 from mlopt.pruning.labels import pinned
-from mlopt.pruning.propagation import Propagation, TensorLabels, Value, argument, op_name, rule, shape, sizes_of
+from mlopt.pruning.nodes import argument, op_name, shape, sizes_of
+from mlopt.pruning.propagation import Propagation
+from mlopt.pruning.rule_table import TensorLabels, Value, rule
 
 
 def dims_of(node: Node, rank: int, position: int = 1) -> set[int]:

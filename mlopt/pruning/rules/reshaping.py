@@ -8,14 +8,11 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
+from mlopt.pruning.factors import merge_dims, split_dim
 from mlopt.pruning.labels import pinned
-from mlopt.pruning.propagation import Propagation, TensorLabels, Value, argument, rule, shape
-
-
-def owner(node: Node) -> str:
-    """The class that wrote this line of forward: sites of one class are decided together."""
-    stack = node.meta.get("nn_module_stack") or {}
-    return str(list(stack.values())[-1][1]) if stack else ""
+from mlopt.pruning.nodes import argument, shape
+from mlopt.pruning.propagation import Propagation
+from mlopt.pruning.rule_table import TensorLabels, Value, rule
 
 
 def boundaries(sizes: tuple[int, ...]) -> list[int]:
@@ -49,7 +46,7 @@ def view(flow: Propagation, node: Node) -> Value:
         high = low * old[dim]
         if high > low:
             spans = pieces(low, high)
-            split = flow.split_dim((node.name, dim), owner(node), labels[dim], [b // a for a, b in spans])
+            split = split_dim(flow, node, dim, labels[dim], [b // a for a, b in spans])
             factor.update(zip(spans, split, strict=True))
         elif flow.labels.live(labels[dim]):
             flow.pin(labels[dim])  # a size-one dimension that vanishes
@@ -60,7 +57,7 @@ def view(flow: Propagation, node: Node) -> Value:
         high = low * size
         spans = pieces(low, high)
         parts = [factor[span] for span in spans]
-        out.append(pinned(1) if not parts else parts[0] if len(parts) == 1 else flow.merge_dims(parts))
+        out.append(pinned(1) if not parts else parts[0] if len(parts) == 1 else merge_dims(flow, parts))
         low = high
     return out[::-1]
 

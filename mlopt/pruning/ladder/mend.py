@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
-from torch.fx import Node
 
 from mlopt.model.surgery import Surgery
-from mlopt.pruning.propagation import Propagation, Value
+from mlopt.pruning.cut import Cut
+from mlopt.pruning.nodes import enclosing
+from mlopt.pruning.propagation import tensors_of
+from mlopt.pruning.rule_table import Value
 from mlopt.pruning.surgery import LEAVES
 
 MAX_TRIALS = 24
@@ -37,38 +37,21 @@ class Candidate:
     """(module path, old value, new value)"""
 
 
-def module_path(key: str) -> str:
-    """The real path of an `nn_module_stack` entry: export marks repeated calls as `block@1`."""
-    return key.split("@")[0]
-
-
-def changed_sizes(value: Value, flow: Propagation, dropped: NDArray[np.bool_]) -> set[tuple[int, int]]:
+def changed_sizes(value: Value, cut: Cut) -> set[tuple[int, int]]:
     """(old, new) for every dimension that shrank."""
-    if isinstance(value, tuple):
-        return set().union(*(changed_sizes(item, flow, dropped) for item in value)) if value else set()
-    out = set()
-    for dim in value or []:
-        kept = int(np.count_nonzero(~dropped[flow.labels.find(dim)]))
-        if kept != len(dim):
-            out.add((len(dim), kept))
-    return out
+    sizes = {(len(dim), cut.kept(dim)) for tensor in tensors_of(value) for dim in tensor}
+    return {(old, new) for old, new in sizes if old != new}
 
 
-def enclosing(node: Node) -> list[str]:
-    """Paths of the modules that enclose a node, innermost first."""
-    stack = node.meta.get("nn_module_stack") or {}
-    return [module_path(entry[0]) for entry in reversed(stack.values())]
-
-
-def find_candidates(module: nn.Module, flow: Propagation, dropped: NDArray[np.bool_]) -> list[Candidate]:
+def find_candidates(module: nn.Module, cut: Cut) -> list[Candidate]:
     """Attributes that may hold a changed size, the likeliest names first."""
     found: dict[tuple[str, str, bool], dict[str, tuple[Any, Any]]] = {}
-    for node in flow.resized:
-        made = changed_sizes(flow.values[node], flow, dropped)
-        taken: set[tuple[int, int]] = set()
+    for node in cut.flow.resized:
+        of_output = changed_sizes(cut.flow.values[node], cut)
+        of_inputs: set[tuple[int, int]] = set()
         for source in node.all_input_nodes:  # `split(self.width // 2)` is written in terms of the whole
-            taken |= changed_sizes(flow.values.get(source), flow, dropped)
-        pairs = made | taken
+            of_inputs |= changed_sizes(cut.flow.values.get(source), cut)
+        pairs = of_output | of_inputs
         for path in enclosing(node)[:MAX_LEVELS] if pairs else []:
             try:
                 owner = module.get_submodule(path)
@@ -80,10 +63,11 @@ def find_candidates(module: nn.Module, flow: Propagation, dropped: NDArray[np.bo
                 if name.startswith("_") or name == "training":
                     continue
                 # One old size may have two new ones, of what goes in and of what comes out: each is a candidate.
-                for ours in (made, taken):
-                    new = renewed(value, {**dict(sorted(pairs)), **dict(sorted(ours))})
+                for own in (of_output, of_inputs):
+                    new = renewed(value, {**dict(sorted(pairs)), **dict(sorted(own))})
                     if new is not None:
-                        found.setdefault((type(owner).__qualname__, name, ours is taken), {})[path] = (value, new)
+                        key = (type(owner).__qualname__, name, own is of_inputs)
+                        found.setdefault(key, {})[path] = (value, new)
     candidates: dict[Candidate, None] = {}
     for (class_name, name, _), where in found.items():
         changes = tuple((path, _frozen(old), _frozen(new)) for path, (old, new) in where.items())

@@ -1,0 +1,1 @@
+"""The ladder: ways to give the pruned network back, tried in order until one is proved."""
