@@ -75,7 +75,7 @@ def test_the_graph_rung_trains_saves_and_exports(tmp_path: Path) -> None:
     result.module.eval()
     # As data: no class of the model's is named, and it is the same network.
     run = mlopt.compress(result.module, x, out=tmp_path / "run", export=("onnx", "torchscript"), bench=False)
-    assert run.record["status"] == "ok"
+    assert run.record.status == "ok"
     head = json.loads((tmp_path / "run/model/model.json").read_text())
     assert "graph" in head
     assert "Streamed" not in json.dumps(head["graph"]["layers"])
