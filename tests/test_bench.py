@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from mlopt.artifact import TensorSpec
 from mlopt.errors import ModelRefused, UsageError
-from mlopt.measuring.bundling import HEAD, is_packed, measure_packed, pack
-from mlopt.measuring.protocol import Conditions
+from mlopt.measuring.package import HEAD, is_packed, measure_packed, pack
+from mlopt.measuring.run import BenchProtocol
 from mlopt.model.trust import Trust
-from mlopt.records.files import merge
+from mlopt.records.bench import BenchFile, merge, parse
 from tests.conftest import Cli, plain_cnn
 from tests.nets import mlp
 
@@ -75,10 +76,10 @@ def test_what_cannot_be_measured_costs_its_own_row(nets: Path, cli: Cli, tmp_pat
     assert "b.onnx" in done.stdout
 
 
-def test_a_bundle_is_measured_without_the_code(nets: Path, cli: Cli, tmp_path: Path) -> None:
+def test_a_package_is_measured_without_the_code(nets: Path, cli: Cli, tmp_path: Path) -> None:
     kit = tmp_path / "kit.zip"
     torch.save(plain_cnn(), tmp_path / "cnn.pt")
-    done = cli("bench", nets / "a.onnx", nets / "b.onnx", "--bundle", kit, "--batch", "2", "--budget", "0.5")
+    done = cli("bench", nets / "a.onnx", nets / "b.onnx", "--package", kit, "--batch", "2", "--budget", "0.5")
     assert done.returncode == 0, done.stderr
     assert is_packed(kit)
     assert not is_packed(tmp_path / "cnn.pt")  # PyTorch's files are archives too
@@ -87,18 +88,18 @@ def test_a_bundle_is_measured_without_the_code(nets: Path, cli: Cli, tmp_path: P
     assert [(row["artifact"], row["batch"]) for row in rows] == [("a.onnx", 2), ("b.onnx", 2)]
     assert rows[1]["speedup"]["high"] < 1
     assert cli("bench", tmp_path / "cnn.pt", "--bundle", tmp_path / "cnn.zip", "--budget", "0.3").returncode == 0  # stock layers need no code
-    assert [row["artifact"] for row in measure_packed(tmp_path / "cnn.zip", Trust())[0]] == ["cnn.pt"]
+    assert [row.artifact for row in measure_packed(tmp_path / "cnn.zip", Trust())[0]] == ["cnn.pt"]
 
 
 def test_a_module_of_ones_own_classes_is_not_packed(tmp_path: Path, model_pt: Path) -> None:
     trust = Trust(allow_class=("recipes.networks.*",))
     with pytest.raises(UsageError, match="would need its code"):
-        pack(tmp_path / "kit.zip", [str(model_pt)], trust, (), (1,), 1.0, Conditions())
+        pack(tmp_path / "kit.zip", [str(model_pt)], trust, (), (1,), BenchProtocol(1.0))
     assert not list(tmp_path.iterdir())
 
 
 def altered(kit: Path, out: Path, change: dict[str, bytes], **write: int) -> Path:
-    """A copy of a bundle with some members replaced."""
+    """A copy of a package with some members replaced."""
     with zipfile.ZipFile(kit) as old, zipfile.ZipFile(out, "w", **write) as new:
         for name in old.namelist():
             new.writestr(name, change.get(name, old.read(name)))
@@ -108,9 +109,9 @@ def altered(kit: Path, out: Path, change: dict[str, bytes], **write: int) -> Pat
     return out
 
 
-def test_hostile_bundles_are_refused(nets: Path, tmp_path: Path) -> None:
+def test_hostile_packages_are_refused(nets: Path, tmp_path: Path) -> None:
     kit = tmp_path / "kit.zip"
-    pack(kit, [str(nets / "a.onnx")], Trust(), (), (1,), 0.3, Conditions())
+    pack(kit, [str(nets / "a.onnx")], Trust(), (), (1,), BenchProtocol(0.3))
     with zipfile.ZipFile(kit) as archive:
         head = json.loads(archive.read(HEAD))
     member = "artifacts/0/a.onnx"
@@ -120,12 +121,12 @@ def test_hostile_bundles_are_refused(nets: Path, tmp_path: Path) -> None:
         measure_packed(altered(kit, tmp_path / "2.zip", {}, compression=zipfile.ZIP_DEFLATED), Trust())
     for place in ("/etc", "../../..", "artifacts/../.."):
         head["artifacts"][0]["root"] = place
-        with pytest.raises(ModelRefused, match="leaves the bundle"):
+        with pytest.raises(ModelRefused, match="leaves the package"):
             measure_packed(altered(kit, tmp_path / "3.zip", {HEAD: json.dumps(head).encode()}), Trust())
     head["schema_version"] = 99
     with pytest.raises(UsageError, match="newer mlopt"):
         measure_packed(altered(kit, tmp_path / "4.zip", {HEAD: json.dumps(head).encode()}), Trust())
-    with pytest.raises(ModelRefused, match="not a bundle"):
+    with pytest.raises(ModelRefused, match="not a package"):
         measure_packed(altered(kit, tmp_path / "5.zip", {HEAD: b"{}"}), Trust())
     with zipfile.ZipFile(tmp_path / "6.zip", "w") as archive:
         archive.writestr("../escaped", b"x")
@@ -135,15 +136,15 @@ def test_hostile_bundles_are_refused(nets: Path, tmp_path: Path) -> None:
     assert not (tmp_path.parent / "escaped").exists()
 
 
-def test_code_in_a_bundle_needs_trust(tmp_path: Path) -> None:
+def test_code_in_a_package_needs_trust(tmp_path: Path) -> None:
     script = torch.jit.script(plain_cnn().eval())
     (tmp_path / "s.pt").write_bytes(script.save_to_buffer())
-    pack(tmp_path / "kit.zip", [str(tmp_path / "s.pt")], Trust(trust_code=True), ("1,3,16,16",), (1,), 0.3, Conditions())
+    pack(tmp_path / "kit.zip", [str(tmp_path / "s.pt")], Trust(trust_code=True), (TensorSpec("x", (1, 3, 16, 16)),), (1,), BenchProtocol(0.3))
     with pytest.raises(ModelRefused, match="TorchScript"):
         measure_packed(tmp_path / "kit.zip", Trust())
     rows, failed = measure_packed(tmp_path / "kit.zip", Trust(trust_code=True))
     assert not failed
-    assert rows[0]["runtime"] == "torchscript"
+    assert rows[0].runtime == "torchscript"
 
 
 def test_machines_are_merged_side_by_side_and_never_mixed(cli: Cli, tmp_path: Path) -> None:
@@ -153,8 +154,12 @@ def test_machines_are_merged_side_by_side_and_never_mixed(cli: Cli, tmp_path: Pa
         environment = {"cpu": cpu, "cores": 2, "versions": {"torch": "2"}, "load_at_start": [load]}
         return {"schema_version": 1, "environment": environment, "bench": [row]}
 
-    groups = merge([("a", result("x", 1e-3, 0.1)), ("b", result("y", 2e-3, 0.1)), ("c", result("x", 1.1e-3, 5.0))])
-    assert [(group["files"], len(group["bench"])) for group in groups] == [(["a", "c"], 2), (["b"], 1)]  # load is no fingerprint
+    def read(cpu: str, p50: float, load: float) -> BenchFile:
+        return parse(json.loads(json.dumps(result(cpu, p50, load))), "a file")
+
+    groups = merge([("a", read("x", 1e-3, 0.1)), ("b", read("y", 2e-3, 0.1)), ("c", read("x", 1.1e-3, 5.0))])
+    assert [(group.files, len(group.bench)) for group in groups] == [(("a", "c"), 2), (("b",), 1)]  # load is no fingerprint
+    assert [row.file for row in groups[0].bench] == ["a", "c"]
     for name, cpu in (("a", "x"), ("b", "y")):
         (tmp_path / f"{name}.json").write_text(json.dumps(result(cpu, 1e-3, 0.0)))
     done = cli("bench", "--merge", tmp_path / "a.json", tmp_path / "b.json")
@@ -162,4 +167,4 @@ def test_machines_are_merged_side_by_side_and_never_mixed(cli: Cli, tmp_path: Pa
     assert "x, 2 cores" in done.stdout
     assert "y, 2 cores" in done.stdout
     with pytest.raises(UsageError, match="no bench rows"):
-        merge([("a", {"schema_version": 1})])
+        parse({"schema_version": 1}, "a")

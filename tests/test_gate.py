@@ -20,9 +20,11 @@ from mlopt.errors import RecipeError, UsageError
 from mlopt.judging import policy as policies
 from mlopt.judging.policy import Policy, effective
 from mlopt.judging.run import Gate
-from mlopt.judging.verdict import EXIT_CODES, Row, Verdict, by_limit, by_values, worst
-from mlopt.measuring.statistics import Ratio
+from mlopt.judging.verdict import EXIT_CODES, Reason, Verdict, by_limit, by_values, worst
 from mlopt.model.trust import Trust
+from mlopt.records.bench import Conditions, GpuState, Load, Ratio
+from mlopt.records.gate import GateRow, SideRecord
+from mlopt.records.machine import Machine
 from tests.conftest import ROOT, Cli
 from tests.nets import constant, endless, mlp, not_a_number
 
@@ -194,7 +196,7 @@ def test_a_manifest_is_rerun_while_its_artifact_is_there(nets: Path, tmp_path: P
 
 
 def test_stored_numbers_never_pass(nets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlopt.judging.run.STORED_S", 1.0)
+    monkeypatch.setattr("mlopt.judging.stored.STORED_S", 1.0)
     path = saved(nets, tmp_path)
     (tmp_path / "old.onnx").unlink()
     verdict = Gate(Policy(), Trust()).judge(str(nets / "new.onnx"), str(path))
@@ -235,7 +237,7 @@ def test_run_directories_are_compared_name_by_name(tmp_path: Path, nets: Path) -
     assert {row.artifact for row in both.rows} == {"model.onnx", "model.torchscript.pt"}
     against = Gate(quick, Trust()).judge(str(tmp_path / "b"), "eager")
     assert against.verdict in ("PASS", "ANOMALOUS")
-    assert against.about["baseline"]["artifacts"][0]["name"] == "eager dense"
+    assert against.baseline.artifacts[0].name == "eager dense"
     with pytest.raises(UsageError, match="no run directory"):
         Gate(quick, Trust()).judge(str(nets / "new.onnx"), "eager")
     with pytest.raises(UsageError, match="--artifact nothing"):
@@ -288,7 +290,7 @@ def test_out_of_time_says_how_much_longer(nets: Path) -> None:
 
 
 def test_a_full_disk_keeps_the_finished_samples(nets: Path, tmp_path: Path) -> None:
-    """Files may grow to 300 kB: the first epochs fit, a later one does not. What was finished is whole."""
+    """Files may grow to 300 kB: the first lines fit, a later one does not. What was finished is whole."""
     code = (
         "import resource,signal,sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (300_000,) * 2);"
         "from mlopt.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -383,8 +385,19 @@ def test_one_verdict_of_many() -> None:
     assert by_values([1.0, 1.3, 1.4], 0.1) == "INCONCLUSIVE"
     assert effective(0.025, 5e-5, 1e-3) == 0.05  # 50 microseconds of a millisecond are 5%
     assert effective(0.025, 5e-5, 0.0) == 0.025
-    row = Row("latency", "a", "s", 1.0, 1.2, 0.1, "FAIL", 1, Ratio(1.2, 1.1, 1.3, 0.99))
-    verdict = Verdict("interleaved", [row, Row("size", "a", "bytes", 1, 1, 0.1, "PASS")])
+    side = SideRecord("a", ())
+    verdict = Verdict(
+        kind="interleaved",
+        rows=(
+            GateRow("latency", "a", "s", 1.0, 1.2, 0.1, "FAIL", 1, Ratio(1.2, 1.1, 1.3, 0.99)),
+            GateRow("size", "a", "bytes", 1, 1, 0.1, "PASS"),
+        ),
+        candidate=side,
+        baseline=side,
+        policy=Policy(),
+        conditions=Conditions(),
+        environment=Machine(),
+    )
     assert verdict.exit_code == 1
     assert json.loads(json.dumps(verdict.to_json()))["rows"][0]["ratio"]["low"] == 1.1
 
@@ -394,17 +407,17 @@ def test_the_self_test_tells_slower_from_same() -> None:
     from mlopt.judging.selftest import self_test
 
     rows = self_test(15.0)
-    assert rows[0]["trials"] == 2
-    assert sum(row["trials"] for row in rows) >= 3
-    assert sum(row["wrong"] for row in rows) == 0
+    assert rows[0].trials == 2
+    assert sum(row.trials for row in rows) >= 3
+    assert sum(row.wrong for row in rows) == 0
 
 
 def test_a_throttled_gpu_makes_the_verdict_invalid() -> None:
-    """What NVML said during any epoch; there is no GPU here, so its words are scripted."""
+    """What NVML said during any generation; there is no GPU here, so its words are scripted."""
     from mlopt.judging.rows import throttled
     from mlopt.measuring.duet import Duet
-    from mlopt.measuring.protocol import Epoch
+    from mlopt.measuring.generation import Generation
 
-    cool, hot = Epoch(load={"gpu": {"throttled": []}}), Epoch(load={"gpu": {"throttled": ["thermal (hardware)"]}})
-    assert throttled(Duet([], [[cool, Epoch(load={"busy": 1.0})]], 1.0)) == []
-    assert throttled(Duet([], [[cool, hot]], 1.0)) == [("INVALID", "the GPU was throttled while it was timed: thermal (hardware)")]
+    cool, hot = Generation(gpu=GpuState()), Generation(gpu=GpuState(throttled=("thermal (hardware)",)))
+    assert throttled(Duet([], [[cool, Generation(load=Load(busy=1.0))]], 1.0)) == []
+    assert throttled(Duet([], [[cool, hot]], 1.0)) == [Reason("INVALID", "the GPU was throttled while it was timed: thermal (hardware)")]

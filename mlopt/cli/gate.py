@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlopt.cli.common import Screen, input_option, ints, output_options, parse_arguments, trust_options
+
+if TYPE_CHECKING:
+    from mlopt.judging.policy import Policy
+    from mlopt.records.gate import GateRecord
 
 OVERRIDES = {
     "max_latency": "latency.tolerance",
@@ -70,10 +74,11 @@ def command(candidate: str | None, **options: Any) -> int:
         raise UsageError("a gate needs a CANDIDATE and --baseline", "mlopt gate new.onnx --baseline old.onnx")
     policy = policy_of(options)
     from mlopt.judging.run import Gate
+    from mlopt.measuring.files import parse_inputs
     from mlopt.model.trust import Trust
 
     trust = Trust(options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"])
-    gate = Gate(policy, trust, options["inputs"], options["data"], options["out"], screen.say)
+    gate = Gate(policy, trust, parse_inputs(options["inputs"]), options["data"], options["out"], screen.say)
     try:
         if options["save_baseline"] is not None:
             names = gate.save_baseline(candidate, options["save_baseline"])
@@ -84,10 +89,10 @@ def command(candidate: str | None, **options: Any) -> int:
         verdict = gate.judge(candidate, options["baseline"], options["artifact"])
     finally:
         screen.done()
-    return show(verdict.to_json() | {"command": _command_line()}, options["out"], screen)
+    return show(verdict.record(_command_line()), options["out"], screen)
 
 
-def policy_of(options: dict[str, Any]) -> Any:
+def policy_of(options: dict[str, Any]) -> Policy:
     """The policy of the file or of the profile, with what was given on the command line."""
     from mlopt.errors import UsageError
     from mlopt.judging import policy
@@ -98,58 +103,54 @@ def policy_of(options: dict[str, Any]) -> Any:
     return policy.build(base, {path: options[name] for name, path in OVERRIDES.items() if options[name] is not None})
 
 
-def show(data: dict[str, Any], out: Path | None, screen: Screen) -> int:
+def show(record: GateRecord, out: Path | None, screen: Screen) -> int:
     """Print the verdict, write the reports, return the exit code."""
+    from mlopt.records.edge import to_json
     from mlopt.report.verdict_words import columns, headline, table_row
     from mlopt.report.write import write_gate
     from mlopt.system.files import explain_os_error
 
     if out is not None:
         try:
-            write_gate(out, data)
+            write_gate(out, record)
         except OSError as error:
             raise explain_os_error(error, out) from error
     if screen.as_json:
-        screen.json(data)
-        return int(data["exit_code"])
-    if data["rows"]:
-        screen.table(columns(), [table_row(row) for row in data["rows"]], left=2)
+        screen.json(to_json(record))
+        return record.exit_code
+    if record.rows:
+        screen.table(columns(), [table_row(row) for row in record.rows], left=2)
         screen.out.print()
-    for line in (*data["notes"], headline(data)):
+    for line in (*record.notes, headline(record)):
         screen.out.print(line, markup=False, soft_wrap=True)
     if out is not None:
         screen.out.print(f"report  {out / 'report.html'}", markup=False, soft_wrap=True)
-    return int(data["exit_code"])
+    return record.exit_code
 
 
 def _self_test(options: dict[str, Any], screen: Screen) -> int:
     """Rates of this machine, as a table."""
     from mlopt.judging.selftest import self_test
     from mlopt.measuring.environment import fingerprint
-    from mlopt.records.files import write_json
+    from mlopt.records.edge import to_json, write_json
+    from mlopt.records.gate import SelfTestFile
     from mlopt.report.words import duration
 
     try:
         rows = self_test(options["budget"] or SELF_TEST_S, screen.say)
     finally:
         screen.done()
-    result = {"schema_version": 1, "environment": fingerprint(), "self_test": rows}
+    result = to_json(SelfTestFile(environment=fingerprint(), self_test=tuple(rows)))
     if options["out"] is not None:
         write_json(options["out"] / "self-test.json", result)
     if screen.as_json:
         screen.json(result)
         return 0
+    heads = ("truth", "profile", "right verdict", "comparisons", "right", "wrong", "inconclusive", "median time")
     shown = [
-        (
-            row["name"],
-            row["profile"],
-            row["want"],
-            *(str(row[key]) for key in ("trials", "right", "wrong", "inconclusive")),
-            duration(row["median_s"]),
-        )
-        for row in rows
+        (row.name, row.profile, row.want, *map(str, (row.trials, row.right, row.wrong, row.inconclusive)), duration(row.median_s)) for row in rows
     ]
-    screen.table(("truth", "profile", "right verdict", "comparisons", "right", "wrong", "inconclusive", "median time"), shown, left=3)
+    screen.table(heads, shown, left=3)
     return 0
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from mlopt.records.gate import GateRecord
 
 FORMATS = ("html", "md", "json", "junit", "github", "gitlab")
 
@@ -20,38 +23,50 @@ def command(directories: tuple[Path, ...], kind: str | None) -> int:
     --format github prints annotations, and appends to $GITHUB_STEP_SUMMARY where that is set. junit, github and gitlab are of gates.
     """
     from mlopt.records import files as record
+    from mlopt.records import gate
     from mlopt.report.write import write_gate, write_reports
 
     for directory in directories:
         file = record.find(directory)
-        is_gate = file.name == record.GATE_FILE
-        data = record.read(file)
-        if kind:
-            click.echo(_printed(data, kind, is_gate, directory))
+        home = directory if directory.is_dir() else directory.parent
+        if file.name == gate.FILE:
+            verdict = gate.read(file)
+            written = [_verdict_as(verdict, kind)] if kind else write_gate(home, verdict)
         else:
-            home = directory if directory.is_dir() else directory.parent
-            for path in write_gate(home, data) if is_gate else write_reports(home, data):
-                click.echo(str(path))
+            run = record.read(file)
+            written = [_run_as(run, kind, directory)] if kind else write_reports(home, run)
+        for line in written:
+            click.echo(str(line))
     return 0
 
 
-def _printed(data: dict[str, Any], kind: str, is_gate: bool, directory: Path) -> str:
-    """One format of one record. Raises `UsageError` for a verdict's format of what is no verdict."""
-    from mlopt.errors import UsageError
+def _verdict_as(verdict: GateRecord, kind: str) -> str:
+    """One format of a verdict."""
+    from mlopt.records.edge import text_of, to_json
     from mlopt.report import formats
-    from mlopt.report.document import summarise
     from mlopt.report.verdict import verdict_document
     from mlopt.report.write import html, markdown
 
-    document = verdict_document(data) if is_gate else summarise(data)
     if kind == "html":
-        return html(document, data, "gate" if is_gate else "run")
+        return html(verdict_document(verdict), to_json(verdict), "gate")
     if kind == "md":
-        return markdown(document)
+        return markdown(verdict_document(verdict))
+    if kind == "json":
+        return text_of(to_json(verdict)).rstrip()
+    if kind == "github":
+        return formats.github(verdict, markdown(verdict_document(verdict)))
+    return formats.junit(verdict) if kind == "junit" else formats.gitlab(verdict)
+
+
+def _run_as(data: dict[str, Any], kind: str, directory: Path) -> str:
+    """One format of a run. Raises `UsageError` for a verdict's format."""
+    from mlopt.errors import UsageError
+    from mlopt.report.write import render_html, render_markdown
+
+    if kind == "html":
+        return render_html(data)
+    if kind == "md":
+        return render_markdown(data)
     if kind == "json":
         return json.dumps(data, indent=1)
-    if not is_gate:
-        raise UsageError(f"{directory} is a run, and {kind} reports a verdict", "judge it first: mlopt gate DIR --baseline OLD -o OUT")
-    if kind == "junit":
-        return formats.junit(data)
-    return formats.gitlab(data) if kind == "gitlab" else formats.github(data, markdown(document))
+    raise UsageError(f"{directory} is a run, and {kind} reports a verdict", "judge it first: mlopt gate DIR --baseline OLD -o OUT")

@@ -13,7 +13,6 @@ from mlopt.artifact import Artifact, Format
 from mlopt.errors import MloptError
 from mlopt.measuring.compare import Serving
 from mlopt.measuring.layers import slow_layers
-from mlopt.measuring.protocol import Conditions
 from mlopt.model import bundle
 from mlopt.passes.base import PassResult
 from mlopt.passes.context import RunContext
@@ -24,6 +23,7 @@ from mlopt.pruning.latency import TimeRatio, Trial, in_time, prune_to_latency
 from mlopt.pruning.plan_file import Plan
 from mlopt.pruning.sparsity import sparsify
 from mlopt.recipe import schema as recipe
+from mlopt.records.bench import Conditions
 from mlopt.training.loop import recalibrate_batch_norm
 from mlopt.training.objectives import taylor_losses
 
@@ -71,7 +71,7 @@ class PrunePass:
             "after": asdict(report.after),
             "proof": report.proof.to_json(),
             "recalibrated": recalibrated,
-            "slow_layers": slow_layers(module, pruned.module, tuple(x[:1] for x in inputs), report.layers, run.threads),
+            "slow_layers": [asdict(row) for row in slow_layers(module, pruned.module, tuple(x[:1] for x in inputs), report.layers, run.threads)],
             "summary": f"{report.reached:.1%} of the {_shown(report.amount)} remain; proof error {report.proof.error:.1e}",
         }
         if trials:

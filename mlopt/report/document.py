@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlopt.records.bench import BenchRow, Ratio
+from mlopt.records.edge import from_json
+from mlopt.report import words
 from mlopt.report.blocks import Bars, Block, Code, Document, Drawings, Facts, Lines, Point, Step, Table, Waterfall
 from mlopt.report.explain import why_from_operators
-from mlopt.report.words import duration, number, ratio, size
+from mlopt.report.words import duration, number, size
 
 Record = dict[str, Any]
+
+
+def ratio(row: Record | None) -> str:
+    return words.ratio(Ratio(row["estimate"], row["low"], row["high"], 0.95) if row else None)
 
 
 def _bench_of(record: Record, name: str, batch: int) -> dict[str, Any] | None:
@@ -132,7 +139,7 @@ def _why_not_faster(record: Record) -> list[str]:
             out.append(f"{entry['name']}: {entry['metrics']['rung_reason']}.")
     precisions = {a["name"]: a["precision"] for a in record["artifacts"]}
     for row in record["bench"]:
-        out += why_from_operators(row, precisions.get(row["artifact"]))
+        out += why_from_operators(from_json(BenchRow, row, "run.json", "a record of a run", ""), precisions.get(row["artifact"]))
     return out
 
 

@@ -6,9 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mlopt.records import gate
+from mlopt.records.edge import Json, text_of, to_json
+from mlopt.records.gate import GateRecord
 from mlopt.report.blocks import Block, Code, Document, Drawings, Facts, Lines, Table
 from mlopt.report.charts import svg
 from mlopt.report.document import summarise
+from mlopt.report.formats import junit
 from mlopt.report.verdict import verdict_document
 from mlopt.system.files import write_atomic
 
@@ -16,7 +20,7 @@ BAD = ("FAILED", "DECLINED", "INTERRUPTED", "FAIL", "INVALID", "ANOMALOUS", "INC
 """A headline that begins with one of these words and a colon is bad news."""
 
 
-def html(document: Document, data: dict[str, Any], data_id: str) -> str:
+def html(document: Document, data: Json, data_id: str) -> str:
     """One self-contained page, with the data that it was made of in a `<script type="application/json">`."""
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
@@ -77,7 +81,7 @@ def render_markdown(record: dict[str, Any]) -> str:
     return markdown(summarise(record))
 
 
-def write_document(directory: Path, document: Document, data: dict[str, Any], data_id: str) -> list[Path]:
+def write_document(directory: Path, document: Document, data: Json, data_id: str) -> list[Path]:
     """Write `report.html` and `report.md`; returns their paths."""
     out = [directory / "report.html", directory / "report.md"]
     write_atomic(out[0], html(document, data, data_id).encode())
@@ -90,11 +94,10 @@ def write_reports(directory: Path, record: dict[str, Any]) -> list[Path]:
     return write_document(directory, summarise(record), record, "run")
 
 
-def write_gate(directory: Path, data: dict[str, Any]) -> list[Path]:
+def write_gate(directory: Path, record: GateRecord) -> list[Path]:
     """Write `gate.json`, and the reports made of it; returns their paths."""
-    from mlopt.report.formats import junit
-
+    data = to_json(record)
     directory.mkdir(parents=True, exist_ok=True)
-    write_atomic(directory / "gate.json", (json.dumps(data, indent=1, default=str) + "\n").encode())
-    write_atomic(directory / "junit.xml", junit(data).encode())
-    return [directory / "gate.json", directory / "junit.xml", *write_document(directory, verdict_document(data), data, "gate")]
+    write_atomic(directory / gate.FILE, text_of(data).encode())
+    write_atomic(directory / "junit.xml", junit(record).encode())
+    return [directory / gate.FILE, directory / "junit.xml", *write_document(directory, verdict_document(record), data, "gate")]

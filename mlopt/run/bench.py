@@ -7,11 +7,12 @@ from typing import Any
 
 from mlopt.artifact import Artifact, Format, sha256_json
 from mlopt.errors import PassFailed
-from mlopt.measuring.protocol import Conditions
-from mlopt.measuring.run import measure, timed_shape
-from mlopt.measuring.sampling import Entry
+from mlopt.measuring.run import BenchProtocol, measure, workload_for
+from mlopt.measuring.sampling import Contender
 from mlopt.passes.context import RunContext
 from mlopt.recipe.schema import Bench
+from mlopt.records.bench import Conditions
+from mlopt.records.edge import to_json
 
 
 def bench_artifacts(
@@ -32,7 +33,7 @@ def bench_artifacts(
         return
     runnable = [(name, artifact) for name, artifact in artifacts if artifact.format is not Format.TENSORRT]
     say(f"measuring {len(runnable)} artifacts, interleaved, {config.threads} thread{'s' if config.threads > 1 else ''} ...")
-    entries = [Entry(name, artifact, run.trust, "cpu" if artifact.format is Format.AOTI else None) for name, artifact in runnable]
+    entries = [Contender(name, artifact, run.trust, "cpu" if artifact.format is Format.AOTI else None) for name, artifact in runnable]
     base = runnable[0][1]
     batches = []
     for batch in config.batch:
@@ -45,10 +46,10 @@ def bench_artifacts(
         fixed = base.fixed_batch
         raise PassFailed(f"nothing could be measured: the baseline's batch is fixed at {fixed}", f"measure with --batch {fixed}")
     conditions = Conditions(config.threads, run.device)
-    shapes = [timed_shape(base, batch, run.data) for batch in batches]
+    shapes = [workload_for(base, batch, run.data) for batch in batches]
     names = [entry.name for entry in entries]
     above = {names.index(child): names.index(parent) for child, parent in (parents or {}).items() if child in names and parent in names}
-    rows, lost = measure(entries, shapes, conditions, config.budget_s, run.seed, above)
-    record["bench"] += rows
+    rows, lost = measure(entries, shapes, BenchProtocol(config.budget_s, conditions, seed=run.seed), above)
+    record["bench"] += [to_json(row) for row in rows]
     record["not_measured"] += [f"{names[index]}: {error.message}" for index, error in lost.items()]
     record["bench_key"] = key

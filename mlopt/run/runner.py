@@ -23,6 +23,7 @@ from mlopt.passes.context import RunContext
 from mlopt.recipe.order import Planned, output_name, plan
 from mlopt.recipe.schema import TRUNK, Recipe
 from mlopt.records import files as record
+from mlopt.records.edge import to_json
 from mlopt.run.check import Checker
 from mlopt.run.intake import library_errors, take_in, trust_of
 from mlopt.run.store import Store
@@ -65,7 +66,7 @@ class Pipeline:
         self._store = Store(self.directory)
         existed = self.directory.exists()
         with self._os_errors(), self._store.locked():
-            self._record = record.new(self.recipe.model_dump(mode="json", by_alias=True), fingerprint())
+            self._record = record.new(self.recipe.model_dump(mode="json", by_alias=True), to_json(fingerprint()))
             previous = self._previous()
             try:
                 self._work(previous)
