@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,10 +70,10 @@ def command(candidate: str | None, **options: Any) -> int:
 
     screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
     if options["self_test"]:
-        return _self_test(options, screen)
+        return _self_test(options["budget"] or SELF_TEST_S, options["out"], screen)
     if candidate is None or (options["baseline"] is None and options["save_baseline"] is None):
         raise UsageError("a gate needs a CANDIDATE and --baseline", "mlopt gate new.onnx --baseline old.onnx")
-    policy = policy_of(options)
+    policy = policy_of(options["policy_file"], options["profile"], options)
     from mlopt.judging.run import Gate
     from mlopt.measuring.files import parse_inputs
     from mlopt.model.trust import Trust
@@ -83,7 +84,7 @@ def command(candidate: str | None, **options: Any) -> int:
         if options["save_baseline"] is not None:
             names = gate.save_baseline(candidate, options["save_baseline"])
             screen.done()
-            screen.out.print(f"baseline  {options['save_baseline']}: {', '.join(names)}", markup=False, soft_wrap=True)
+            _show_baseline(options["save_baseline"], names, options["baseline"] is None, screen)
             if options["baseline"] is None:
                 return 0
         verdict = gate.judge(candidate, options["baseline"], options["artifact"])
@@ -92,15 +93,23 @@ def command(candidate: str | None, **options: Any) -> int:
     return show(verdict.record(_command_line()), options["out"], screen)
 
 
-def policy_of(options: dict[str, Any]) -> Policy:
-    """The policy of the file or of the profile, with what was given on the command line."""
+def policy_of(file: Path | None, profile: str | None, overrides: Mapping[str, object]) -> Policy:
+    """The policy of the file or of the profile, with what was given on the command line. Raises `UsageError`."""
     from mlopt.errors import UsageError
     from mlopt.judging import policy
 
-    if options["policy_file"] is not None and options["profile"] is not None:
+    if file is not None and profile is not None:
         raise UsageError("--policy and --profile both say what is judged", "give one of them")
-    base = policy.load(options["policy_file"]) if options["policy_file"] is not None else policy.profile(options["profile"] or "default")
-    return policy.build(base, {path: options[name] for name, path in OVERRIDES.items() if options[name] is not None})
+    base = policy.load(file) if file is not None else policy.profile(profile or "default")
+    return policy.build(base, {path: overrides[name] for name, path in OVERRIDES.items() if overrides[name] is not None})
+
+
+def _show_baseline(file: Path, names: list[str], alone: bool, screen: Screen) -> None:
+    """Say what was saved. `alone`: no verdict follows. With `--json`, standard output holds one JSON object and nothing else."""
+    if not screen.as_json:
+        screen.out.print(f"baseline  {file}: {', '.join(names)}", markup=False, soft_wrap=True)
+    elif alone:
+        screen.json({"baseline": str(file), "artifacts": names})
 
 
 def show(record: GateRecord, out: Path | None, screen: Screen) -> int:
@@ -128,7 +137,7 @@ def show(record: GateRecord, out: Path | None, screen: Screen) -> int:
     return record.exit_code
 
 
-def _self_test(options: dict[str, Any], screen: Screen) -> int:
+def _self_test(budget_s: float, out: Path | None, screen: Screen) -> int:
     """Rates of this machine, as a table."""
     from mlopt.judging.selftest import self_test
     from mlopt.measuring.environment import fingerprint
@@ -137,12 +146,12 @@ def _self_test(options: dict[str, Any], screen: Screen) -> int:
     from mlopt.report.words import duration
 
     try:
-        rows = self_test(options["budget"] or SELF_TEST_S, screen.say)
+        rows = self_test(budget_s, screen.say)
     finally:
         screen.done()
     result = to_json(SelfTestFile(environment=fingerprint(), self_test=tuple(rows)))
-    if options["out"] is not None:
-        write_json(options["out"] / "self-test.json", result)
+    if out is not None:
+        write_json(out / "self-test.json", result)
     if screen.as_json:
         screen.json(result)
         return 0

@@ -27,13 +27,12 @@ def command(directories: tuple[Path, ...], kind: str | None) -> int:
     from mlopt.report.write import write_gate, write_reports
 
     for directory in directories:
-        file = record.find(directory)
         home = directory if directory.is_dir() else directory.parent
-        if file.name == gate.FILE:
-            verdict = gate.read(file)
+        if directory.name == gate.FILE or (directory / gate.FILE).is_file():
+            verdict = gate.read(directory)
             written = [_verdict_as(verdict, kind)] if kind else write_gate(home, verdict)
         else:
-            run = record.read(file)
+            run = record.read(directory)
             written = [_run_as(run, kind, directory)] if kind else write_reports(home, run)
         for line in written:
             click.echo(str(line))

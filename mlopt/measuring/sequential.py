@@ -1,9 +1,10 @@
 """Looking again and again without raising the error rate: alpha spending.
 
-A verdict may be looked for after every epoch. Were each look made at 1%, the chance that one of many is wrong would be several times that
-(15.8% at 5%, measured on real traces). Lan and DeMets (1983), Biometrika 70: fix how much of the error may have been spent by the time a share
-`t` of the budget is gone, here alpha * t**1.5 (Kim and DeMets 1987, Biometrika 74), and choose each look's boundary accordingly. The
-boundaries follow from the joint distribution of the looks, integrated numerically as Armitage, McPherson and Rowe (1969), J. R. Statist. Soc. A 132.
+A verdict may be looked for after every generation of processes. Were each look made at 1%, the chance that one of
+many is wrong would be several times that (15.8% at 5%, measured on real traces). Lan and DeMets (1983), Biometrika 70:
+fix how much of the error may have been spent by the time a share `t` of the budget is gone, here alpha * t**1.5 (Kim
+and DeMets 1987, Biometrika 74), and choose each look's boundary accordingly. The boundaries follow from the joint
+distribution of the looks, integrated numerically as Armitage, McPherson and Rowe (1969), J. R. Statist. Soc. A 132.
 """
 
 from __future__ import annotations
