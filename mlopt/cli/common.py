@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-WIDE = 140
+UNLIMITED = 1_000_000
+"""The width of what is no terminal: scripts read lines, and a folded path is two wrong ones."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -88,8 +88,9 @@ class Screen:
         force = {"always": True, "never": False, "auto": None}[color]
         options: dict[str, Any] = {"force_terminal": force if force else None, "no_color": color == "never" or None, "highlight": False}
         self.out, self.log = Console(**options), Console(stderr=True, **options)
-        if not self.out.is_terminal and "COLUMNS" not in os.environ:
-            self.out.width = WIDE  # a file or a pipe has no width of its own, and folded tables are hard to read
+        self._folds = sys.stdout.isatty()
+        if not self._folds:
+            self.out.width = UNLIMITED
         self.as_json, self._quiet, self._verbose = as_json, quiet, verbose
         self._status: Any = None
 
@@ -114,12 +115,13 @@ class Screen:
             self._status = None
 
     def table(self, columns: tuple[str, ...], rows: list[tuple[str, ...]], left: int = 1) -> None:
-        """A table on standard output; all columns but the first `left` are figures."""
+        """A table on standard output; all columns but the first `left` are figures. Only a terminal folds long cells."""
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index < left else "right", no_wrap=index >= left, overflow="fold")
+            whole = index >= left or not self._folds
+            table.add_column(column, justify="left" if index < left else "right", no_wrap=whole, overflow="fold")
         for row in rows:
             table.add_row(*row)
         self.out.print(table)
