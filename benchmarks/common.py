@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlopt.measuring.environment import fingerprint
+from mlopt.records.edge import to_json
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -58,5 +59,5 @@ def watch(child: subprocess.Popen[bytes]) -> int:
 def write(name: str, data: dict[str, Any]) -> None:
     """Keep a result with its environment, and print it."""
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"environment": fingerprint(), **data}, indent=1) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps({"environment": to_json(fingerprint()), **data}, indent=1) + "\n")
     print(json.dumps(data, indent=1))

@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.common import write
-from mlopt.records import files as record
+from mlopt.records import run as records
+from mlopt.records.edge import to_json
 
 SEEDS = (0, 1, 2)
 
@@ -20,7 +21,7 @@ def main() -> None:
     for seed in SEEDS:
         with tempfile.TemporaryDirectory() as place:
             subprocess.run([sys.executable, "-m", "recipes.demo", "-o", place, "--seed", str(seed)], check=True)
-            run = record.read(Path(place) / "run")
+            run = to_json(records.read(Path(place) / "run"))
         dense = run["accuracy"]["baseline"]
         metrics = {"eager compressed": run["accuracy"]["after"]["distill"]} | {
             artifact["name"]: artifact["parity"]["metric"] for artifact in run["artifacts"] if artifact["parity"]

@@ -20,8 +20,7 @@ from mlopt.judging.run import Gate
 from mlopt.judging.verdict import Verdict
 from mlopt.measuring.compare import Serving
 from mlopt.measuring.files import as_artifact
-from mlopt.measuring.protocol import Conditions
-from mlopt.measuring.run import bench_side_by_side
+from mlopt.measuring.run import BenchProtocol, bench_side_by_side
 from mlopt.model import bundle
 from mlopt.model.inputs import specs_of_tensors
 from mlopt.model.sources import adopt as adopt_module
@@ -32,6 +31,7 @@ from mlopt.pruning.plan_file import Plan
 from mlopt.pruning.pruner import Declined, Options, Pruned, Pruner
 from mlopt.recipe.from_options import Wanted, build_recipe
 from mlopt.recipe.schema import Bench, Model
+from mlopt.records.bench import BenchRow, Conditions
 from mlopt.run.runner import Run
 from mlopt.run.runner import run as run_recipe
 from mlopt.run.store import Store, default_place
@@ -219,11 +219,12 @@ def compress(
 class Comparison:
     """Rows as `bench` in `run.json`; the first is the baseline, the others have a `speedup` against it with its interval."""
 
-    rows: list[dict[str, Any]]
+    rows: list[BenchRow]
 
     def speedup(self, index: int = 1) -> float:
         """How many times faster than the baseline a row is."""
-        return float(self.rows[index]["speedup"]["estimate"])
+        found = self.rows[index].speedup
+        return 1.0 if found is None else found.estimate
 
 
 def bench(
@@ -252,7 +253,7 @@ def bench(
                 artifacts.append(_written(f"{type(model).__name__} {number}", model, root, specs)[0])
             else:
                 artifacts.append(as_artifact(str(model), allowed.for_model(str(model)), specs, Path(scratch)))
-        rows, failed = bench_side_by_side(artifacts, allowed, tuple(batch), budget_s, Conditions(threads))
+        rows, failed = bench_side_by_side(artifacts, allowed, tuple(batch), BenchProtocol(budget_s, Conditions(threads)))
         for error in failed:
             raise error
         return Comparison(rows)
@@ -289,5 +290,5 @@ def gate(
                 sides.append(str(root))
             else:
                 sides.append(str(model))
-        judge = Gate(policies.named(policy), allowed, tuple(map(str, specs)), _data(data, specs), None if out is None else Path(out))
+        judge = Gate(policies.named(policy), allowed, specs, _data(data, specs), None if out is None else Path(out))
         return judge.judge(sides[0], sides[1], artifact)

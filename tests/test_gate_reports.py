@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -15,8 +15,11 @@ import yaml
 
 from mlopt.judging import policy as policies
 from mlopt.judging.policy import Policy
-from mlopt.judging.verdict import Row, Verdict
-from mlopt.measuring.statistics import Ratio
+from mlopt.judging.verdict import Verdict
+from mlopt.records.bench import BenchRow, Conditions, Histogram, Load, Operator, Ratio
+from mlopt.records.edge import to_json
+from mlopt.records.gate import Comparison, GateRecord, GateRow, SideArtifact, SideRecord
+from mlopt.records.machine import Machine
 from mlopt.report import formats
 from mlopt.report.blocks import Bars, Distributions, Judged, Line, Point, Ratios, Shape, Step, Waterfall
 from mlopt.report.charts import svg
@@ -29,24 +32,35 @@ from tests.nets import mlp
 HOSTILE = '</script><script>alert(1)</script>"><img src=x onerror=alert(1)>%0A::error::x\n::set-output a|b,:\x00'
 
 
-def verdict(name: str = "model.onnx") -> dict[str, Any]:
-    rows = [
-        Row("latency", name, "s", 1e-3, 1.1e-3, 0.025, "FAIL", 1, Ratio(1.1, 1.08, 1.12, 0.99), 5.0),
-        Row("tail", name, "s", 1.2e-3, 1.3e-3, 0.1, "PASS", 1, Ratio(1.08, 0.9, 1.3, 0.99), 5.0, "not sure"),
-        Row("throughput", name, "1/s", 1000.0, 900.0, 0.05, "INCONCLUSIVE", 1, Ratio(0.9, 0.0, float("inf"), 0.99), 5.0, "about 9 s more would tell"),
-        Row("size", name, "bytes", 1000, 1000, 0.05, "PASS", None, Ratio(1, 1, 1, 1)),
-        Row("accuracy", name, "%", 98.0, 97.5, 1.0, "PASS", None, None, 0.0, "+0.50 points lost"),
-    ]
-    histogram = {"low_s": 1e-3, "high_s": 2e-3, "counts": [1, 5, 2, 0], "beyond": 1}
-    bench = {"artifact": name, "batch": 1, "p10_s": 1e-3, "p50_s": 1e-3, "p90_s": 1e-3, "p99_s": None, "p999_s": None, "load_s": 0.1,
-             "peak_rss_bytes": 5, "samples": 9, "epochs": 2, "settled": False}  # fmt: skip
-    comparison = {"artifact": name, "against": "old", "batch": 1, "epochs": 2, "drift": 0.05, "load": {"busy": 0.9, "stolen": 0.02},
-                  "histograms": [histogram, histogram], "bench": [bench, bench]}  # fmt: skip
-    side = {"given": name, "artifacts": [{"name": name, "sha256": "ab" * 32, "bytes": 1, "format": "onnx"}]}
-    environment = {"versions": {"torch": "2"}, "cpu": "x", "cores": 2, "isa": [], "gpu": None}
-    about = {"candidate": side, "baseline": side, "policy": Policy().model_dump(mode="json"), "environment": environment, "commit": "abc",
-             "conditions": {"threads": 1, "device": "cpu", "copies": "in"}, "created": "2026-01-01T00:00:00Z"}  # fmt: skip
-    return Verdict("interleaved", rows, [f"a note on {name}"], about, [comparison]).to_json() | {"command": f"mlopt gate {name!r}"}
+def verdict(name: str = "model.onnx") -> GateRecord:
+    rows = (
+        GateRow("latency", name, "s", 1e-3, 1.1e-3, 0.025, "FAIL", 1, Ratio(1.1, 1.08, 1.12, 0.99), 5.0),
+        GateRow("tail", name, "s", 1.2e-3, 1.3e-3, 0.1, "PASS", 1, Ratio(1.08, 0.9, 1.3, 0.99), 5.0, "not sure"),
+        GateRow(
+            "throughput", name, "1/s", 1000.0, 900.0, 0.05, "INCONCLUSIVE", 1, Ratio(0.9, 0.0, float("inf"), 0.99), 5.0, "about 9 s more would tell"
+        ),
+        GateRow("size", name, "bytes", 1000, 1000, 0.05, "PASS", None, Ratio(1, 1, 1, 1)),
+        GateRow("accuracy", name, "%", 98.0, 97.5, 1.0, "PASS", None, None, 0.0, "+0.50 points lost"),
+    )
+    histogram = Histogram(1e-3, 2e-3, (1, 5, 2, 0), 1)
+    bench = BenchRow(artifact=name, batch=1, p10_s=1e-3, p50_s=1e-3, p90_s=1e-3, load_s=0.1, throughput_per_s=1e3, peak_rss_bytes=5, samples=9,
+                     epochs=2, settled=False)  # fmt: skip
+    comparison = Comparison(name, "old", 1, 2, 0.05, Load(busy=0.9, stolen=0.02), (histogram, histogram), (bench, bench))
+    side = SideRecord(name, (SideArtifact(name, "ab" * 32, 1, "onnx"),))
+    made = Verdict(
+        kind="interleaved",
+        rows=rows,
+        candidate=side,
+        baseline=side,
+        policy=Policy(),
+        conditions=Conditions(),
+        environment=Machine({"torch": "2"}, "x", 2),
+        created="2026-01-01T00:00:00Z",
+        commit="abc",
+        notes=(f"a note on {name}",),
+        comparisons=(comparison,),
+    )
+    return made.record(f"mlopt gate {name!r}")
 
 
 def test_junit_says_which_metric_and_why() -> None:
@@ -57,7 +71,7 @@ def test_junit_says_which_metric_and_why() -> None:
     assert failure is not None
     assert failure.get("message") == "FAIL: latency of model.onnx at batch 1: +10.00% (+8.00% to +12.00%), allowed +2.5%"
     assert cases["throughput of model.onnx at batch 1"].find("error") is not None
-    crashed = verdict() | {"rows": [], "reason": "it crashed", "verdict": "INVALID"}
+    crashed = replace(verdict(), rows=(), reason="it crashed", verdict="INVALID")
     (case,) = ElementTree.fromstring(formats.junit(crashed).split("\n", 1)[1])
     assert case.find("failure") is not None
 
@@ -79,7 +93,7 @@ def test_gitlab_metrics_are_open_metrics() -> None:
 
 def test_hostile_names_stay_text() -> None:
     data = verdict(HOSTILE)
-    page = html(verdict_document(data), data, "gate")
+    page = html(verdict_document(data), to_json(data), "gate")
     shown = page.split('<script type="application/json"')[0]
     assert "<script>alert" not in shown
     assert "<img" not in shown
@@ -116,16 +130,15 @@ def test_every_chart_is_well_formed() -> None:
 
 
 def test_why_something_is_not_faster() -> None:
-    def row(**about: Any) -> dict[str, Any]:
-        return {"artifact": "m", "provider": "CUDAExecutionProvider", "precision": "fp32", "operators": [], **about}
+    def row(operators: list[Operator]) -> BenchRow:
+        return BenchRow(artifact="m", provider="CUDAExecutionProvider", precision="fp32", batch=1, p50_s=1.0, throughput_per_s=1.0,
+                        operators=tuple(operators))  # fmt: skip
 
-    def op(kind: str, seconds: float, provider: str = "CUDA") -> dict[str, Any]:
-        return {"name": f"{kind}_1", "kind": kind, "provider": provider, "precision": None, "seconds": seconds}
+    def op(kind: str, seconds: float, provider: str = "CUDA") -> Operator:
+        return Operator(f"{kind}_1", kind, provider, None, seconds)
 
-    assert why_from_operators(row(), "int8") == []
-    said = " ".join(
-        why_from_operators(row(operators=[op("QuantizeLinear", 2.0), op("Conv", 6.0), op("ReorderInput", 2.0), op("TopK", 1.0, "CPU")]), "int8")
-    )
+    assert why_from_operators(row([]), "int8") == []
+    said = " ".join(why_from_operators(row([op("QuantizeLinear", 2.0), op("Conv", 6.0), op("ReorderInput", 2.0), op("TopK", 1.0, "CPU")]), "int8"))
     for words in (
         "18% of its profiled time converting",
         "changing the layout",
@@ -163,8 +176,17 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mlp(place / "build" / "model.onnx", seed=1)
     mlp(place / "slow.onnx", layers=6)
     (place / "gate.yaml").write_text("latency: {tolerance: 20%}\ntail: null\n")
+    quick = place / "quick.py"  # a baseline is measured for half a second
+    quick.write_text(
+        "import sys\n"
+        "if '--save-baseline' in sys.argv:\n"
+        "    import mlopt.judging.stored\n"
+        "    mlopt.judging.stored.STORED_S = 0.5\n"
+        "from mlopt.cli.main import entry\n"
+        "entry()\n"
+    )
     for name in ("mlopt", "python3"):
-        words = f"{sys.executable} -m mlopt" if name == "mlopt" else sys.executable
+        words = f"{sys.executable} {quick}" if name == "mlopt" else sys.executable
         (place / "bin" / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
         (place / "bin" / name).chmod(0o755)
     return place

@@ -40,7 +40,9 @@ WITHOUT_TORCH = (
     "mlopt",
     "mlopt.errors",
     "mlopt.catalog",
-    "mlopt.records.files",
+    "mlopt.records.run",
+    "mlopt.records.gate",
+    "mlopt.run.store",
     "mlopt.recipe.schema",
     "mlopt.recipe.order",
     "mlopt.recipe.from_options",
@@ -85,7 +87,7 @@ def imports_of(source: str, name: str) -> list[Import]:
 
 
 def _targets(base: str, names: list[str]) -> Iterable[str]:
-    """`from mlopt.records import files` imports a module, `from mlopt.artifact import Format` does not."""
+    """`from mlopt.records import run` imports a module, `from mlopt.artifact import Format` does not."""
     place = PACKAGE.parent.joinpath(*base.split("."))
     for name in names:
         yield f"{base}.{name}" if (place / name).is_dir() or (place / f"{name}.py").is_file() else base

@@ -6,6 +6,7 @@ import json
 import random
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from mlopt.artifact import Artifact, Format, TensorSpec
 from mlopt.errors import PassFailed
 from mlopt.judging.selftest import network
 from mlopt.measuring import gpu
-from mlopt.measuring.duet import Question, run_duet
-from mlopt.measuring.environment import fingerprint, load_between, load_now
-from mlopt.measuring.protocol import LEAST_CALLS, WARMUP_LIMIT_S, Conditions, Epoch, calls_of, run_epoch, warm_up
-from mlopt.measuring.rows import bench_rows, histogram, realised_precision
-from mlopt.measuring.sampling import Entry, Sampler, Shape, sets_for
-from mlopt.records.bench import Operator
+from mlopt.measuring.duet import Question, Stopping, run_duet
+from mlopt.measuring.environment import Counters, fingerprint, load_between, load_now
+from mlopt.measuring.generation import Generation
+from mlopt.measuring.profiles import realised_precision
+from mlopt.measuring.protocol import LEAST_CALLS, WARMUP_LIMIT_S, Schedule, calls_of, run_generation, warm_up
+from mlopt.measuring.rows import bench_rows, histogram
+from mlopt.measuring.sampling import Contender, Sampler, Workload, sets_for
+from mlopt.records.bench import Conditions, Operator
+from mlopt.records.edge import to_json
 from mlopt.runtimes.base import Fake, OpenOptions
 from mlopt.runtimes.messages import Opened, Ready, Served, ServeJob, Usage
 from mlopt.runtimes.onnx_runtime import OnnxRuntime, operators_of
@@ -55,27 +59,27 @@ class Scripted:
         return Usage(7, None, 0)
 
 
-def epoch_of(workers: list[Any], seconds: float, clock: list[float], least: int = 3) -> Epoch:
-    return run_epoch(dict(enumerate(workers)), Path("none"), Conditions(), seconds, least, random.Random(0), lambda: clock[0])
+def generation_of(workers: list[Any], seconds: float, clock: list[float], least: int = 3) -> Generation:
+    return run_generation(dict(enumerate(workers)), Path("none"), Conditions(), Schedule(seconds, least), random.Random(0), lambda: clock[0])
 
 
 def test_protocol_finds_the_scripted_ratio() -> None:
     clock = [0.0]
-    epoch = epoch_of([Scripted("slow", [2e-3, 2.2e-3], clock), Scripted("fast", [1e-3, 1.1e-3], clock)], 2.0, clock)
-    rows = bench_rows(["slow", "fast"], 1, [epoch] * 3, Conditions())
-    assert rows[0]["speedup"] is None
-    assert rows[1]["speedup"]["estimate"] == pytest.approx(2.0, rel=0.02)
-    assert rows[1]["speedup"]["against"] == "slow"
-    assert rows[0]["p50_s"] == pytest.approx(2.1e-3, rel=0.06)
-    assert rows[0]["cold_start_s"] == 0.75  # loading and the first answer
-    assert len(epoch.blocks[0]) == len(epoch.blocks[1]) == 2 * epoch.rounds
+    made = generation_of([Scripted("slow", [2e-3, 2.2e-3], clock), Scripted("fast", [1e-3, 1.1e-3], clock)], 2.0, clock)
+    rows = bench_rows(["slow", "fast"], 1, [made] * 3, Conditions())
+    assert rows[0].speedup is None
+    assert rows[1].speedup.estimate == pytest.approx(2.0, rel=0.02)
+    assert rows[1].speedup.against == "slow"
+    assert rows[0].p50_s == pytest.approx(2.1e-3, rel=0.06)
+    assert rows[0].cold_start_s == 0.75  # loading and the first answer
+    assert len(made.blocks[0]) == len(made.blocks[1]) == 2 * made.rounds
 
 
-def test_an_epoch_keeps_to_its_time_and_to_its_least() -> None:
+def test_a_generation_keeps_to_its_time_and_to_its_least() -> None:
     clock = [0.0]
-    assert epoch_of([Scripted("a", [1.0], clock), Scripted("b", [1.0], clock)], 0.1, clock).rounds == 3
+    assert generation_of([Scripted("a", [1.0], clock), Scripted("b", [1.0], clock)], 0.1, clock).rounds == 3
     clock = [0.0]
-    assert epoch_of([Scripted("a", [1e-3], clock), Scripted("b", [1e-3], clock)], 1.0, clock).rounds == pytest.approx(1.0 / (4 * 0.022), abs=2)
+    assert generation_of([Scripted("a", [1e-3], clock), Scripted("b", [1e-3], clock)], 1.0, clock).rounds == pytest.approx(1.0 / (4 * 0.022), abs=2)
 
 
 def test_a_round_goes_there_and_back() -> None:
@@ -88,8 +92,8 @@ def test_a_round_goes_there_and_back() -> None:
             seen.append(self.name)
             return super().block(calls)
 
-    epoch = epoch_of([Noted("A", [1e-3], clock), Noted("B", [1e-3], clock)], 2.0, clock)
-    rounds = ["".join(seen[-4 * epoch.rounds :][4 * i : 4 * i + 4]) for i in range(epoch.rounds)]
+    made = generation_of([Noted("A", [1e-3], clock), Noted("B", [1e-3], clock)], 2.0, clock)
+    rounds = ["".join(seen[-4 * made.rounds :][4 * i : 4 * i + 4]) for i in range(made.rounds)]
     assert set(rounds) == {"ABBA", "BAAB"}
 
 
@@ -101,8 +105,8 @@ def test_the_first_calls_of_a_block_are_dropped() -> None:
             clock[0] += 0.05
             return [50e-3, *([5e-3] * (calls - 1))]
 
-    epoch = epoch_of([ColdStart("a", [1.0], clock)], 0.1, clock)
-    assert max(block.max() for block in epoch.blocks[0]) == 5e-3
+    made = generation_of([ColdStart("a", [1.0], clock)], 0.1, clock)
+    assert max(block.max() for block in made.blocks[0]) == 5e-3
 
 
 @pytest.mark.parametrize(
@@ -141,23 +145,32 @@ class Crashing(Scripted):
 def test_a_crash_costs_its_own_row_and_the_baselines_costs_all() -> None:
     clock = [0.0]
     workers = [Scripted("a", [1e-3], clock), Crashing("b", [1e-3], clock), Scripted("c", [5e-4], clock)]
-    epoch = epoch_of(workers, 3.0, clock)
-    assert list(epoch.failed) == [1]
-    rows = bench_rows(["a", "b", "c"], 1, [epoch], Conditions())
-    assert [row["artifact"] for row in rows] == ["a", "c"]
-    assert rows[1]["speedup"]["estimate"] == pytest.approx(2.0, rel=0.01)
+    made = generation_of(workers, 3.0, clock)
+    assert list(made.failed) == [1]
+    rows = bench_rows(["a", "b", "c"], 1, [made], Conditions())
+    assert [row.artifact for row in rows] == ["a", "c"]
+    assert rows[1].speedup.estimate == pytest.approx(2.0, rel=0.01)
     with pytest.raises(PassFailed):
-        epoch_of([Crashing("b", [1e-3], clock), Scripted("c", [5e-4], clock)], 3.0, clock)
+        generation_of([Crashing("b", [1e-3], clock), Scripted("c", [5e-4], clock)], 3.0, clock)
 
 
 def test_a_step_is_measured_against_what_it_was_made_from() -> None:
     clock = [0.0]
-    epoch = epoch_of([Scripted("a", [4e-3], clock), Scripted("b", [2e-3], clock), Scripted("c", [1e-3], clock)], 1.0, clock)
-    rows = bench_rows(["a", "b", "c"], 1, [epoch], Conditions(), parents={1: 0, 2: 1})
-    assert rows[2]["speedup"]["estimate"] == pytest.approx(4.0)
-    assert rows[2]["step"]["estimate"] == pytest.approx(2.0)
-    assert rows[2]["step"]["against"] == "b"
-    assert "step" not in rows[1]  # made from the baseline: its speed-up is its step
+    made = generation_of([Scripted("a", [4e-3], clock), Scripted("b", [2e-3], clock), Scripted("c", [1e-3], clock)], 1.0, clock)
+    rows = bench_rows(["a", "b", "c"], 1, [made], Conditions(), parents={1: 0, 2: 1})
+    assert rows[2].speedup.estimate == pytest.approx(4.0)
+    assert rows[2].step.estimate == pytest.approx(2.0)
+    assert rows[2].step.against == "b"
+    assert rows[1].step is None  # made from the baseline: its speed-up is its step
+
+
+def test_a_row_names_the_device_that_really_ran() -> None:
+    """An artifact that cannot run where it was asked to may run elsewhere: the row must not say otherwise."""
+    clock = [0.0]
+    made = generation_of([Scripted("a", [1e-3], clock)], 1.0, clock)
+    (row,) = bench_rows(["a"], 1, [made], Conditions(threads=3, device="cuda", copies="out"))
+    assert row.device == "none"  # what the fake says of itself
+    assert (row.threads, row.copies) == (3, "out")
 
 
 def test_calls_are_timed_back_to_back_and_inputs_take_turns() -> None:
@@ -265,26 +278,26 @@ def test_what_nvml_says_and_what_it_does_not(monkeypatch: pytest.MonkeyPatch) ->
     first, second = device.read(), device.read()
     between = gpu.between(first, second)
     assert between is not None
-    assert between["energy_j"] == 5.0
-    assert between["throttled"] == ["power cap"]
-    assert (between["sm_mhz"], between["watts"]) == (1980, 250.0)
-    assert between["celsius"] is None  # this device does not answer that
+    assert between.energy_j == 5.0
+    assert between.throttled == ("power cap",)
+    assert (between.sm_mhz, between.watts) == (1980, 250.0)
+    assert between.celsius is None  # this device does not answer that
     assert gpu.Gpu.open(module="no_such_nvml") is None
     assert gpu.between(None, second) is None
 
 
-def test_a_gpu_is_read_around_every_epoch(small: tuple[Artifact, Shape], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_read_around_every_generation(small: tuple[Artifact, Workload], monkeypatch: pytest.MonkeyPatch) -> None:
     """The device is scripted, the sessions run on the CPU: what it said is in the rows, and its energy is shared among the samples."""
-    artifact, shape = small
-    with Sampler([Entry("a", artifact)], [shape], Conditions()) as sampler:
+    artifact, workload = small
+    with Sampler([Contender("a", artifact)], [workload], Conditions()) as sampler:
         sampler._gpu = gpu.Gpu(FakeNvml(), 0)
-        epochs = [sampler.epoch(0.1)[0] for _ in range(2)]
+        generations = [sampler.generation(0.1)[0] for _ in range(2)]
         together = sampler.throughput(1, 0.2)
-    (row,) = bench_rows(["a"], 1, epochs, Conditions())
-    assert row["gpu"]["throttled"] == ["power cap"]
-    assert row["gpu"]["sm_mhz"] == 1980
-    assert 0 < row["load"]["busy"] <= 1
-    assert together[0]["joules_per_sample"] > 0
+    (row,) = bench_rows(["a"], 1, generations, Conditions())
+    assert row.gpu.throttled == ("power cap",)
+    assert row.gpu.sm_mhz == 1980
+    assert 0 < row.load.busy <= 1
+    assert together[0].joules_per_sample > 0
 
 
 def test_load_is_read_where_the_system_says_it() -> None:
@@ -292,9 +305,9 @@ def test_load_is_read_where_the_system_says_it() -> None:
     _ = sum(range(3_000_000))
     passed = load_between(before, load_now())
     if Path("/proc/stat").exists():
-        assert 0 < passed["busy"] <= 1
-    missing = {"at": 0.0, "busy": None, "all": 0, "stolen": None, "waited_us": None, "mhz": None, "load": None}
-    assert load_between(missing, {**missing, "at": 1.0})["busy"] is None
+        assert 0 < passed.busy <= 1
+    missing = Counters(at=0.0, busy=None, all=0, stolen=None, waited_us=None, mhz=None, load=None)
+    assert load_between(missing, replace(missing, at=1.0)).busy is None
 
 
 def test_enough_inputs_to_miss_a_cache() -> None:
@@ -312,76 +325,81 @@ def test_input_sets_survive_the_file(tmp_path: Path) -> None:
 
 def test_a_histogram_counts_every_call() -> None:
     found = histogram([1.0] * 98 + [2.0, 50.0])
-    assert sum(found["counts"]) + found["beyond"] == 100
-    assert found["beyond"] == 1
+    assert sum(found.counts) + found.beyond == 100
+    assert found.beyond == 1
 
 
 def test_precision_is_that_of_the_time() -> None:
-    rows = [Operator("o", "o", None, precision, seconds) for precision, seconds in (("int8", 3.0), ("fp32", 1.0), (None, 9.0))]
-    assert realised_precision(rows) == "int8"
+    def op(precision: str | None, seconds: float) -> Operator:
+        return Operator("name", "kind", None, precision, seconds)
+
+    assert realised_precision([op("int8", 3.0), op("fp32", 1.0), op(None, 9.0)]) == "int8"
     assert realised_precision([]) is None
-    assert realised_precision([Operator("o", "o", None, "fp32", 0.01), Operator("o", "o", None, None, 9.0)]) is None
+    assert realised_precision([op("fp32", 0.01), op(None, 9.0)]) is None
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Shape]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Workload]:
     return network("convolutions", tmp_path_factory.mktemp("net"))
 
 
-def test_real_sessions_in_fresh_processes(small: tuple[Artifact, Shape]) -> None:
-    """Two epochs have two sets of processes; a slowdown is found; both copies modes run."""
-    artifact, shape = small
-    entries = [Entry("a", artifact), Entry("b", artifact, slowdown=Slowdown(every=0.5))]
+def test_real_sessions_in_fresh_processes(small: tuple[Artifact, Workload]) -> None:
+    """Two generations are two sets of processes; a slowdown is found; both copies modes run."""
+    artifact, workload = small
+    contenders = [Contender("a", artifact), Contender("b", artifact, slowdown=Slowdown(every=0.5))]
     for copies in ("in", "out"):
-        with Sampler(entries, [shape], Conditions(copies=copies)) as sampler:
-            epochs = [sampler.epoch(0.3)[0] for _ in range(2)]
-        rows = bench_rows(["a", "b"], 1, epochs, Conditions(copies=copies))
-        assert rows[1]["speedup"]["estimate"] == pytest.approx(1 / 1.5, rel=0.1)
-        assert rows[0]["copies"] == copies
-        assert rows[0]["provider"] == "CPUExecutionProvider"
-        assert rows[0]["epochs"] == 2
-        assert rows[0]["peak_rss_bytes"] > 10_000_000
+        with Sampler(contenders, [workload], Conditions(copies=copies)) as sampler:
+            generations = [sampler.generation(0.3)[0] for _ in range(2)]
+        rows = bench_rows(["a", "b"], 1, generations, Conditions(copies=copies))
+        assert rows[1].speedup.estimate == pytest.approx(1 / 1.5, rel=0.1)
+        assert rows[0].copies == copies
+        assert rows[0].provider == "CPUExecutionProvider"
+        assert rows[0].epochs == 2
+        assert rows[0].peak_rss_bytes > 10_000_000
 
 
-def test_collecting_keeps_to_its_budget_and_starts_afresh(small: tuple[Artifact, Shape]) -> None:
-    artifact, shape = small
-    with Sampler([Entry("a", artifact)], [shape], Conditions()) as sampler:
-        (epochs,) = sampler.collect(2.0)
+def test_collecting_keeps_to_its_budget_and_starts_afresh(small: tuple[Artifact, Workload]) -> None:
+    artifact, workload = small
+    with Sampler([Contender("a", artifact)], [workload], Conditions()) as sampler:
+        (generations,) = sampler.collect(2.0)
         together = sampler.throughput(2, 0.3)
-    assert 2 <= len(epochs) <= 10
-    assert together[0]["sessions"] == 2
-    assert together[0]["throughput_per_s"] > 100
-    assert together[0]["joules_per_sample"] is None  # no GPU to ask
+    assert 2 <= len(generations) <= 10
+    assert together[0].sessions == 2
+    assert together[0].throughput_per_s > 100
+    assert together[0].joules_per_sample is None  # no GPU to ask
 
 
-def test_an_artifact_that_cannot_be_loaded_is_lost_and_the_baseline_raises(small: tuple[Artifact, Shape], tmp_path: Path) -> None:
-    artifact, shape = small
+def test_an_artifact_that_cannot_be_loaded_is_lost_and_the_baseline_raises(small: tuple[Artifact, Workload], tmp_path: Path) -> None:
+    artifact, workload = small
     (tmp_path / "junk.onnx").write_bytes(b"junk")
     junk = Artifact("junk", Format.ONNX, tmp_path, "junk.onnx", "", (TensorSpec("x", (1, 3, 64, 64)),))
-    with Sampler([Entry("a", artifact), Entry("junk", junk)], [shape], Conditions()) as sampler:
-        sampler.epoch(0.1)
+    with Sampler([Contender("a", artifact), Contender("junk", junk)], [workload], Conditions()) as sampler:
+        sampler.generation(0.1)
         assert "cannot load" in sampler.lost[1].message
-        duet = run_duet(sampler, [[Question("latency", limit=0.02)]], 5.0, 0.01)
+        duet = run_duet(sampler, [[Question("latency", limit=0.02)]], Stopping(5.0, 0.01))
         assert duet.error is not None
-    with Sampler([Entry("junk", junk), Entry("a", artifact)], [shape], Conditions()) as sampler, pytest.raises(PassFailed, match="cannot load"):
-        sampler.epoch(0.1)
+    with (
+        Sampler([Contender("junk", junk), Contender("a", artifact)], [workload], Conditions()) as sampler,
+        pytest.raises(PassFailed, match="cannot load"),
+    ):
+        sampler.generation(0.1)
 
 
-def test_a_duet_stops_as_soon_as_it_is_sure(small: tuple[Artifact, Shape]) -> None:
-    artifact, shape = small
-    entries = [Entry("a", artifact), Entry("b", artifact, slowdown=Slowdown(every=0.5))]
-    kept: list[Epoch] = []
-    with Sampler(entries, [shape], Conditions()) as sampler:
+def test_a_duet_stops_as_soon_as_it_is_sure(small: tuple[Artifact, Workload]) -> None:
+    artifact, workload = small
+    contenders = [Contender("a", artifact), Contender("b", artifact, slowdown=Slowdown(every=0.5))]
+    kept: list[Generation] = []
+    with Sampler(contenders, [workload], Conditions()) as sampler:
         questions = [Question("latency", limit=0.025), Question("tail", 95.0, 0.1, guard=True)]
-        duet = run_duet(sampler, [questions], 30.0, 0.01, 2, lambda epochs: kept.extend(epochs))
+        duet = run_duet(sampler, [questions], Stopping(30.0, 0.01, 2), lambda generations: kept.extend(generations))
     assert duet.outcomes[0].verdict == "FAIL"
     assert 2 <= len(kept) <= 8
-    assert kept == duet.epochs[0]
+    assert kept == duet.generations[0]
 
 
-def test_the_profile_names_real_nodes(small: tuple[Artifact, Shape]) -> None:
-    artifact, shape = small
-    rows = OnnxRuntime(OpenOptions(artifact.path)).profile(shape.sets[0], 4)
+def test_the_profile_names_real_nodes(small: tuple[Artifact, Workload]) -> None:
+    artifact, workload = small
+    rows = OnnxRuntime(OpenOptions(artifact.path)).profile(workload.sets[0], 4)
     assert rows[0].kind.endswith("Conv")
     assert rows[0].provider == "CPU"
     assert rows[0].precision == "fp32"
@@ -397,9 +415,9 @@ def test_a_profile_of_integers_says_int8() -> None:
     assert (row.kind, row.precision, row.seconds) == ("QLinearConv", "int8", pytest.approx(30e-6))  # the last call; the first was warm-up
 
 
-def test_a_worker_says_what_it_runs_and_is_pinned(small: tuple[Artifact, Shape], tmp_path: Path) -> None:
-    artifact, shape = small
-    write_sets(tmp_path / "in.npz", list(shape.sets))
+def test_a_worker_says_what_it_runs_and_is_pinned(small: tuple[Artifact, Workload], tmp_path: Path) -> None:
+    artifact, workload = small
+    write_sets(tmp_path / "in.npz", list(workload.sets))
     with Worker("w", WorkerSpec(artifact.format, artifact.path, pin=True)) as worker:
         assert worker.info.runtime == "onnxruntime"
         assert len(worker.info.cores) == 1
@@ -413,4 +431,4 @@ def test_a_worker_says_what_it_runs_and_is_pinned(small: tuple[Artifact, Shape],
 
 
 def test_the_fingerprint_is_json() -> None:
-    assert json.loads(json.dumps(fingerprint()))["cores"] >= 1
+    assert json.loads(json.dumps(to_json(fingerprint())))["cores"] >= 1

@@ -348,7 +348,7 @@ def test_layers_that_did_not_get_faster_are_named_with_a_reason(monkeypatch: pyt
     macs = {"0": (2.0, 1.0), "1": (2.0, 1.0), "2": (2e6, 1e6), "3": (2e6, 1e6), "": (1.0, 0.5), "gone": (2.0, 1.0)}
     times = [{str(i): 1e-3 for i in range(4)}, {"0": 0.9e-3, "1": 0.9e-3, "2": 0.9e-3, "3": 0.5e-3}]
     monkeypatch.setattr(layers, "time_layers", lambda *args: times)
-    found = {row["layer"]: row["reason"] for row in slow_layers(dense, pruned, (torch.randn(1, 8, 8, 8),), macs, 1)}
+    found = {row.layer: row.reason for row in slow_layers(dense, pruned, (torch.randn(1, 8, 8, 8),), macs, 1)}
     assert set(found) == {"0", "1", "2"}
     assert "odd widths (37)" in found["0"]
     assert "depthwise" in found["1"]
@@ -362,9 +362,9 @@ def test_layers_are_really_timed() -> None:
     assert sum(before for before, _ in result.report.layers.values()) == pytest.approx(result.report.before.macs)
     assert sum(after for _, after in result.report.layers.values()) == pytest.approx(result.report.after.macs)
     for row in slow_layers(module, result.module, (x[:1],), result.report.layers, 1):
-        assert row["time"] > row["macs"]
-        assert row["seconds"] > 0
-        assert row["reason"]
+        assert row.time > row.macs
+        assert row.seconds > 0
+        assert row.reason
 
 
 # Budgets and options

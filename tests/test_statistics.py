@@ -180,7 +180,7 @@ def test_how_much_longer() -> None:
 
 
 def recorded() -> dict[tuple[str, str], list[Floats]]:
-    """Differences of each recorded epoch, by (model, candidate)."""
+    """Differences of each recorded set of processes, by (model, candidate)."""
     out: dict[tuple[str, str], list[Floats]] = {}
     with np.load(RECORDED) as archive:
         for entry in json.loads(str(archive["index"])):
@@ -192,7 +192,7 @@ def recorded() -> dict[tuple[str, str], list[Floats]]:
 
 @pytest.mark.parametrize("model", ["conv", "mlp"])
 def test_recorded_traces(model: str) -> None:
-    """At load 5 to 15, in windows of 12 epochs: the same file never fails, and passes more often than not; 5% and 10% more is found."""
+    """At load 5 to 15, in windows of 12 sets of processes: the same file never fails, and passes more often than not; 5% and 10% more is found."""
     traces = recorded()
     same = traces[model, "same"]
     windows = [same[at : at + 12] for at in range(0, len(same), 12)]

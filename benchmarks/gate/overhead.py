@@ -12,8 +12,9 @@ import numpy as np
 
 from benchmarks.common import write
 from mlopt.judging.selftest import networks
-from mlopt.measuring.protocol import Conditions, run_epoch
-from mlopt.measuring.sampling import Entry, Sampler
+from mlopt.measuring.protocol import Schedule, run_generation
+from mlopt.measuring.sampling import Contender, Sampler
+from mlopt.records.bench import Conditions
 from mlopt.runtimes.onnx_runtime import OnnxRuntime
 from mlopt.runtimes.timing import host_times
 from mlopt.runtimes.worker import pin_to_cores
@@ -37,22 +38,22 @@ def main() -> None:
     nothing = [lambda: None] * 16
     result: dict[str, object] = {"harness_ns_a_call": min(statistics.median(host_times(nothing, 0, 20_000)) for _ in range(20)), "networks": {}}
     with networks() as made:
-        for name, (artifact, shape) in made.items():
+        for name, (artifact, workload) in made.items():
             session = OnnxRuntime(artifact.path, 1, "cpu", "fp32")
-            bound = [session.bind(inputs, True, False) for inputs in shape.sets]
-            one = [session.bind(shape.sets[0], True, False)]
+            bound = [session.bind(inputs, True, False) for inputs in workload.sets]
+            one = [session.bind(workload.sets[0], True, False)]
             ratios, rotated, calls = [], [], 300
-            bare(session, list(shape.sets[0]), calls)
+            bare(session, list(workload.sets[0]), calls)
             for _ in range(ROUNDS):
-                loop = statistics.median(bare(session, list(shape.sets[0]), calls))
+                loop = statistics.median(bare(session, list(workload.sets[0]), calls))
                 ratios.append(statistics.median(host_times(one, 0, calls)) / loop)
                 rotated.append(statistics.median(host_times(bound, 0, calls)) / loop)
-            with Sampler([Entry(name, artifact)], [shape], Conditions()) as sampler, sampler.started() as workers:
+            with Sampler([Contender(name, artifact)], [workload], Conditions()) as sampler, sampler.started() as workers:
                 fresh = []
                 for _ in range(ROUNDS):
-                    epoch = run_epoch(dict(workers), sampler._inputs[0], Conditions(), 0.3, 3, sampler._shuffle)
-                    p50 = float(np.median(np.concatenate(epoch.blocks[0]))) * 1e9
-                    fresh.append(p50 / statistics.median(bare(session, list(shape.sets[0]), calls)))
+                    generation = run_generation(dict(workers), sampler._inputs[0], Conditions(), Schedule(0.3, 3), sampler._shuffle)
+                    p50 = float(np.median(np.concatenate(generation.blocks[0]))) * 1e9
+                    fresh.append(p50 / statistics.median(bare(session, list(workload.sets[0]), calls)))
             result["networks"][name] = {  # type: ignore[index]
                 "p50_over_bare_loop": statistics.median(ratios),
                 "with_rotated_inputs": statistics.median(rotated),

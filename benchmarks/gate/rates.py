@@ -24,46 +24,48 @@ import numpy as np
 from scipy.stats import mannwhitneyu
 
 from benchmarks.common import RESULTS
-from mlopt.judging.selftest import ROWS, networks, trial
-from mlopt.measuring.duet import Duet, times_of, told
+from mlopt.judging.selftest import CASES, networks, trial
+from mlopt.measuring.duet import Duet
+from mlopt.measuring.generation import reports_of, times_of
 
 AA_SHARE = 1.5
 
 
 def about(duet: Duet) -> dict[str, Any]:
     """What the other methods need of a trial: plain statistics of all calls of each side, and the test of Mann and Whitney."""
-    sides = [np.asarray(times_of(duet.epochs[0], entry)) for entry in (0, 1)]
+    generations = duet.generations[0]
+    sides = [np.asarray(times_of(generations, index)) for index in (0, 1)]
     numbers = [{"mean": float(s.mean()), "median": float(np.median(s)), "min": float(s.min()), "p99": float(np.percentile(s, 99))} for s in sides]
     return {
         "calls": [len(side) for side in sides],
         "baseline": numbers[0],
         "candidate": numbers[1],
         "mann_whitney_p": float(mannwhitneyu(sides[1], sides[0], alternative="two-sided").pvalue),
-        "load": [round(epoch.load["load"], 2) for epoch in duet.epochs[0]][-1],
-        "busy": float(np.mean([epoch.load["busy"] for epoch in duet.epochs[0]])),
-        "peak_rss_bytes": [max(told(duet.epochs[0], entry, "peak_rss_bytes")) for entry in (0, 1)],
+        "load": [round(made.load.load or 0.0, 2) for made in generations][-1],
+        "busy": float(np.mean([made.load.busy or 0.0 for made in generations])),
+        "peak_rss_bytes": [max(report.peak_rss_bytes or 0 for report in reports_of(generations, index)) for index in (0, 1)],
     }
 
 
 def run(path: Path, trials: int) -> None:
     """Trials until every row has as many as it needs."""
     done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    count = {(row.name, row.profile): sum((t["row"], t["profile"]) == (row.name, row.profile) for t in done) for row in ROWS}
-    wanted = {row: round(trials * (AA_SHARE if row.want == "PASS" else 1)) for row in ROWS}
+    count = {(case.name, case.profile): sum((t["row"], t["profile"]) == (case.name, case.profile) for t in done) for case in CASES}
+    wanted = {case: round(trials * (AA_SHARE if case.want == "PASS" else 1)) for case in CASES}
     with networks() as made, path.open("a") as out:
-        while left := [row for row in ROWS if count[row.name, row.profile] < wanted[row]]:
-            for row in left:
+        while left := [case for case in CASES if count[case.name, case.profile] < wanted[case]]:
+            for case in left:
                 while (RESULTS / "pause").exists():
                     time.sleep(0.2)
-                number = count[row.name, row.profile]
+                number = count[case.name, case.profile]
                 name = list(made)[number % len(made)]
-                verdict, duet = trial(row, *made[name], seed=number)
+                verdict, duet = trial(case, *made[name], seed=number)
                 answers = {o.question.metric: [o.verdict, *(round(v, 5) for v in (o.found.centre, o.found.low, o.found.high))] for o in duet.outcomes}
-                line = {"at": round(time.time(), 1), "row": row.name, "profile": row.profile, "network": name, "verdict": verdict}
-                line |= {"seconds": round(duet.seconds, 2), "epochs": len(duet.epochs[0]), "answers": answers, **about(duet)}
+                line = {"at": round(time.time(), 1), "row": case.name, "profile": case.profile, "network": name, "verdict": verdict}
+                line |= {"seconds": round(duet.seconds, 2), "epochs": len(duet.generations[0]), "answers": answers, **about(duet)}
                 out.write(json.dumps(line) + "\n")
                 out.flush()
-                count[row.name, row.profile] += 1
+                count[case.name, case.profile] += 1
 
 
 def main() -> None:

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import RESULTS
-from mlopt.judging.selftest import ROWS
+from mlopt.judging.selftest import CASES
 from mlopt.measuring.environment import fingerprint
+from mlopt.records.edge import to_json
 
 Trial = dict[str, Any]
 EARLIER = (20, 60)
@@ -59,24 +60,24 @@ def table(condition: str) -> list[dict[str, Any]]:
         text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
         everything += [json.loads(line) | {"number": number, "file": path.name} for number, line in enumerate(text.splitlines())]
     out = []
-    for row in ROWS:
-        trials = [t for t in everything if (t["row"], t["profile"]) == (row.name, row.profile)]
+    for case in CASES:
+        trials = [t for t in everything if (t["row"], t["profile"]) == (case.name, case.profile)]
         if not trials:
             continue
         verdicts = [t["verdict"] for t in trials]
         seconds = [t["seconds"] for t in trials]
-        wrong = verdicts.count("FAIL" if row.want == "PASS" else "PASS")
+        wrong = verdicts.count("FAIL" if case.want == "PASS" else "PASS")
         out.append(
             {
-                "row": row.name,
-                "profile": row.profile,
+                "row": case.name,
+                "profile": case.profile,
                 "trials": len(trials),
-                "right": verdicts.count(row.want) / len(trials),
+                "right": verdicts.count(case.want) / len(trials),
                 "wrong": wrong,
                 "wrong_upper_95": upper_bound(wrong, len(trials)),
                 "inconclusive": verdicts.count("INCONCLUSIVE") / len(trials),
                 "right_by_network": {
-                    n: float(np.mean([t["verdict"] == row.want for t in trials if t["network"] == n])) for n in {t["network"] for t in trials}
+                    n: float(np.mean([t["verdict"] == case.want for t in trials if t["network"] == n])) for n in {t["network"] for t in trials}
                 },
                 "median_s": float(np.median(seconds)),
                 "longest_s": max(seconds),
@@ -112,7 +113,7 @@ def main() -> None:
     for condition, rows in result.items():
         if rows:
             print(f"\nbeside {condition}\n\n{markdown(rows)}")
-    (RESULTS / "gate-rates.json").write_text(json.dumps({"environment": fingerprint(), **result}, indent=1) + "\n")
+    (RESULTS / "gate-rates.json").write_text(json.dumps({"environment": to_json(fingerprint()), **result}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

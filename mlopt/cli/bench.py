@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlopt.cli.common import Screen, input_option, ints, output_options, parse_arguments, trust_options
+
+if TYPE_CHECKING:
+    from mlopt.errors import MloptError
+    from mlopt.records.bench import BenchRow
 
 
 @click.command(short_help="measure side by side")
@@ -25,7 +29,12 @@ from mlopt.cli.common import Screen, input_option, ints, output_options, parse_a
 @click.option("--profile", is_flag=True, help="Show the slowest operators, and the precision they really run in.")
 @click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows to this JSON file too: `--merge` reads it.")
 @click.option(
-    "--bundle", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.zip", help="Pack artifacts, inputs and protocol; measure nothing."
+    "--package",
+    "--bundle",
+    "package",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.zip",
+    help="Pack artifacts, inputs and protocol; measure nothing.",
 )
 @click.option("--merge", is_flag=True, help="ARTIFACTS are results (-o) of several machines: show them together.")
 @input_option
@@ -34,10 +43,10 @@ from mlopt.cli.common import Screen, input_option, ints, output_options, parse_a
 def command(artifacts: tuple[str, ...], **options: Any) -> int:
     """Measure ARTIFACTS interleaved, each in its own process; the first is the baseline.
 
-    An ARTIFACT that is a FILE.zip of --bundle is unpacked and measured as it says.
+    An ARTIFACT that is a FILE.zip of --package is unpacked and measured as it says.
     """
     from mlopt.errors import UsageError
-    from mlopt.measuring.protocol import Conditions
+    from mlopt.records.bench import Conditions
 
     screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
     if options["merge"]:
@@ -45,52 +54,65 @@ def command(artifacts: tuple[str, ...], **options: Any) -> int:
     conditions = Conditions(options["threads"], options["device"], options["copies"], options["flush"], options["cuda_graph"])
     if options["cuda_graph"] and (options["device"] != "cuda" or options["copies"] != "out"):
         raise UsageError("--cuda-graph replays on the device", "add --device cuda --copies out")
-    from mlopt.measuring import bundling
-    from mlopt.measuring.files import bench_files
+    from mlopt.measuring.files import bench_files, parse_inputs
+    from mlopt.measuring.package import is_packed, measure_packed, pack
+    from mlopt.measuring.run import BenchProtocol
     from mlopt.model.trust import Trust
 
     trust = Trust(options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"])
-    if options["bundle"] is not None:
-        names = bundling.pack(options["bundle"], list(artifacts), trust, options["inputs"], options["batch"], options["budget"], conditions)
-        screen.out.print(f"{options['bundle']}: {', '.join(names)}", markup=False, soft_wrap=True)
+    protocol = BenchProtocol(options["budget"], conditions, options["sessions"])
+    given = parse_inputs(options["inputs"])
+    if options["package"] is not None:
+        names = pack(options["package"], list(artifacts), trust, given, options["batch"], protocol)
+        screen.out.print(f"{options['package']}: {', '.join(names)}", markup=False, soft_wrap=True)
         return 0
     screen.say(f"measuring {len(artifacts)} artifacts ...")
     try:
-        if len(artifacts) == 1 and bundling.is_packed(Path(artifacts[0])):
+        if len(artifacts) == 1 and is_packed(Path(artifacts[0])):
             asked = click.get_current_context().get_parameter_source("device") is not click.core.ParameterSource.DEFAULT
-            rows, failed = bundling.measure_packed(Path(artifacts[0]), trust, options["device"] if asked else None, options["sessions"])
+            rows, failed = measure_packed(Path(artifacts[0]), trust, options["device"] if asked else None, options["sessions"])
         else:
-            rows, failed = bench_files(
-                list(artifacts), trust, options["inputs"], options["batch"], options["budget"], conditions, options["sessions"]
-            )
+            rows, failed = bench_files(list(artifacts), trust, given, options["batch"], protocol)
     finally:
         screen.done()
-    return _show(rows, failed, options["out"], options["profile"], screen)
+    _write(rows, options["out"], screen)
+    if not screen.as_json:
+        _show(rows, options["profile"], screen)
+    return _failures(failed)
 
 
-def _show(rows: list[dict[str, Any]], failed: list[Any], out: Path | None, profile: bool, screen: Screen) -> int:
-    """Rows to the screen and to a file; what could not be measured is said, and sets the exit code."""
-    from mlopt.cli.main import show_error
+def _write(rows: list[BenchRow], out: Path | None, screen: Screen) -> None:
+    """Rows as JSON, to a file and to standard output, where they were asked for."""
     from mlopt.measuring.environment import fingerprint
-    from mlopt.records.files import SCHEMA_VERSION, write_json
-    from mlopt.report.words import bench_columns, bench_row, duration
+    from mlopt.records.bench import BenchFile
+    from mlopt.records.edge import to_json, write_json
 
-    data = {"schema_version": SCHEMA_VERSION, "environment": fingerprint(), "bench": rows}
+    data = to_json(BenchFile(fingerprint(), tuple(rows)))
     if out is not None:
         write_json(out, data)
     if screen.as_json:
         screen.json(data)
-    else:
-        screen.table(bench_columns(), [bench_row(row) for row in rows])
-        for row in rows:
-            if row.get("concurrent"):
-                together = row["concurrent"]
-                screen.out.print(f"{row['artifact']}: {together['throughput_per_s']:.1f} a second with {together['sessions']} sessions", markup=False)
-            if profile and row["operators"]:
-                slowest = ", ".join(f"{op['name']} {duration(op['seconds'])}" for op in row["operators"][:3])
-                screen.out.print(
-                    f"{row['artifact']}: runs in {row['precision'] or 'unknown precision'}; slowest: {slowest}", markup=False, soft_wrap=True
-                )
+
+
+def _show(rows: list[BenchRow], profile: bool, screen: Screen) -> None:
+    """Rows as a table, and what does not fit into one."""
+    from mlopt.report.words import bench_columns, bench_row, duration
+
+    screen.table(bench_columns(), [bench_row(row) for row in rows])
+    for row in rows:
+        if row.concurrent is not None:
+            together = f"{row.concurrent.throughput_per_s:.1f} a second with {row.concurrent.sessions} sessions"
+            screen.out.print(f"{row.artifact}: {together}", markup=False, soft_wrap=True)
+        if profile and row.operators:
+            slowest = ", ".join(f"{operator.name} {duration(operator.seconds)}" for operator in row.operators[:3])
+            precision = row.precision or "unknown precision"
+            screen.out.print(f"{row.artifact}: runs in {precision}; slowest: {slowest}", markup=False, soft_wrap=True)
+
+
+def _failures(failed: list[MloptError]) -> int:
+    """Say what could not be measured; the exit code."""
+    from mlopt.cli.main import show_error
+
     for error in failed:
         show_error(error.message, error.hint)
     return failed[0].exit_code if failed else 0
@@ -98,15 +120,18 @@ def _show(rows: list[dict[str, Any]], failed: list[Any], out: Path | None, profi
 
 def _merge(files: tuple[str, ...], screen: Screen) -> int:
     """Results of several machines, grouped by machine: ratios hold within a group only."""
-    from mlopt.records.files import merge, read
+    from mlopt.records import run
+    from mlopt.records.bench import MergedFile, merge, read
+    from mlopt.records.edge import to_json
     from mlopt.report.words import bench_columns, bench_row
 
-    groups = merge([(file, read(Path(file))) for file in files])
+    places = [(file, Path(file) / run.FILE if Path(file).is_dir() else Path(file)) for file in files]
+    groups = merge([(file, read(place)) for file, place in places])
     if screen.as_json:
-        screen.json({"schema_version": 1, "machines": groups})
+        screen.json(to_json(MergedFile(tuple(groups))))
         return 0
     for group in groups:
-        screen.out.print(f"{group['machine']}  ({', '.join(group['files'])})", markup=False, soft_wrap=True)
-        screen.table(bench_columns(), [bench_row(row) for row in group["bench"]])
+        screen.out.print(f"{group.machine}  ({', '.join(group.files)})", markup=False, soft_wrap=True)
+        screen.table(bench_columns(), [bench_row(row) for row in group.bench])
         screen.out.print()
     return 0

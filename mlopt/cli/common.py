@@ -106,7 +106,8 @@ class Screen:
         force = {"always": True, "never": False, "auto": None}[color]
         options: dict[str, Any] = {"force_terminal": force if force else None, "no_color": color == "never" or None, "highlight": False}
         self.out, self.log = Console(**options), Console(stderr=True, **options)
-        if not self.out.is_terminal:
+        self._folds = sys.stdout.isatty()
+        if not self._folds:
             self.out.width = UNLIMITED
         self.as_json, self._quiet, self._verbose = as_json, quiet, verbose
         self._status: Any = None
@@ -138,14 +139,13 @@ class Screen:
             self._status = None
 
     def table(self, columns: tuple[str, ...], rows: list[tuple[str, ...]], left: int = 1) -> None:
-        """A table on standard output; all columns but the first `left` are figures."""
+        """A table on standard output; all columns but the first `left` are figures. Only a terminal folds long cells."""
         from rich.markup import escape
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
-        fold = "fold" if self.out.is_terminal else "ignore"
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index < left else "right", no_wrap=index >= left or fold == "ignore", overflow=fold)  # type: ignore[arg-type]
+            table.add_column(column, justify="left" if index < left else "right", no_wrap=index >= left or not self._folds, overflow="fold")
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         self.out.print(table)

@@ -13,6 +13,7 @@ from mlopt.cli.common import output_options
 def findings() -> dict[str, Any]:
     """What is here and what is not; nothing heavy is imported."""
     from mlopt.measuring.environment import fingerprint, version_of
+    from mlopt.records.edge import to_json
 
     backends = []
     for spec in catalog.BACKENDS.values():
@@ -25,12 +26,12 @@ def findings() -> dict[str, Any]:
     if vision and ("+cpu" in torch) != ("+cpu" in vision):
         warnings.append(f"torch {torch} and torchvision {vision} come from different builds: importing torchvision will fail")
     environment = fingerprint()
-    load, cores = environment["load_at_start"], environment["cores"]
+    load, cores = environment.load_at_start, environment.cores
     if load and cores and load[0] > cores:
         warnings.append(f"load average {load[0]:.1f} on {cores} cores: timings will be noisy")
-    if not any("vnni" in flag or "amx" in flag for flag in environment["isa"]):
+    if not any("vnni" in flag or "amx" in flag for flag in environment.isa):
         warnings.append("this CPU has neither VNNI nor AMX: INT8 will gain little in ONNX Runtime")
-    return {"environment": environment, "backends": backends, "warnings": warnings}
+    return {"environment": to_json(environment), "backends": backends, "warnings": warnings}
 
 
 @click.command(short_help="the environment, and what is missing")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlopt.cli.common import Screen, input_option, ints, output_options, parse_arguments, trust_options
+
+if TYPE_CHECKING:
+    from mlopt.judging.policy import Policy
+    from mlopt.records.gate import GateRecord
 
 OVERRIDES = {
     "max_latency": "latency.tolerance",
@@ -65,91 +70,96 @@ def command(candidate: str | None, **options: Any) -> int:
 
     screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
     if options["self_test"]:
-        return _self_test(options, screen)
+        return _self_test(options["budget"] or SELF_TEST_S, options["out"], screen)
     if candidate is None or (options["baseline"] is None and options["save_baseline"] is None):
         raise UsageError("a gate needs a CANDIDATE and --baseline", "mlopt gate new.onnx --baseline old.onnx")
-    policy = policy_of(options)
+    policy = policy_of(options["policy_file"], options["profile"], options)
     from mlopt.judging.run import Gate
+    from mlopt.measuring.files import parse_inputs
     from mlopt.model.trust import Trust
 
     trust = Trust(options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"])
-    gate = Gate(policy, trust, options["inputs"], options["data"], options["out"], screen.say)
+    gate = Gate(policy, trust, parse_inputs(options["inputs"]), options["data"], options["out"], screen.say)
     try:
         if options["save_baseline"] is not None:
             names = gate.save_baseline(candidate, options["save_baseline"])
             screen.done()
-            screen.out.print(f"baseline  {options['save_baseline']}: {', '.join(names)}", markup=False, soft_wrap=True)
+            _show_baseline(options["save_baseline"], names, options["baseline"] is None, screen)
             if options["baseline"] is None:
                 return 0
         verdict = gate.judge(candidate, options["baseline"], options["artifact"])
     finally:
         screen.done()
-    return show(verdict.to_json() | {"command": _command_line()}, options["out"], screen)
+    return show(verdict.record(_command_line()), options["out"], screen)
 
 
-def policy_of(options: dict[str, Any]) -> Any:
-    """The policy of the file or of the profile, with what was given on the command line."""
+def policy_of(file: Path | None, profile: str | None, overrides: Mapping[str, object]) -> Policy:
+    """The policy of the file or of the profile, with what was given on the command line. Raises `UsageError`."""
     from mlopt.errors import UsageError
     from mlopt.judging import policy
 
-    if options["policy_file"] is not None and options["profile"] is not None:
+    if file is not None and profile is not None:
         raise UsageError("--policy and --profile both say what is judged", "give one of them")
-    base = policy.load(options["policy_file"]) if options["policy_file"] is not None else policy.profile(options["profile"] or "default")
-    return policy.build(base, {path: options[name] for name, path in OVERRIDES.items() if options[name] is not None})
+    base = policy.load(file) if file is not None else policy.profile(profile or "default")
+    return policy.build(base, {path: overrides[name] for name, path in OVERRIDES.items() if overrides[name] is not None})
 
 
-def show(data: dict[str, Any], out: Path | None, screen: Screen) -> int:
+def _show_baseline(file: Path, names: list[str], alone: bool, screen: Screen) -> None:
+    """Say what was saved. `alone`: no verdict follows. With `--json`, standard output holds one JSON object and nothing else."""
+    if not screen.as_json:
+        screen.out.print(f"baseline  {file}: {', '.join(names)}", markup=False, soft_wrap=True)
+    elif alone:
+        screen.json({"baseline": str(file), "artifacts": names})
+
+
+def show(record: GateRecord, out: Path | None, screen: Screen) -> int:
     """Print the verdict, write the reports, return the exit code."""
+    from mlopt.records.edge import to_json
     from mlopt.report.verdict_words import columns, headline, table_row
     from mlopt.report.write import write_gate
     from mlopt.system.files import explain_os_error
 
     if out is not None:
         try:
-            write_gate(out, data)
+            write_gate(out, record)
         except OSError as error:
             raise explain_os_error(error, out) from error
     if screen.as_json:
-        screen.json(data)
-        return int(data["exit_code"])
-    if data["rows"]:
-        screen.table(columns(), [table_row(row) for row in data["rows"]], left=2)
+        screen.json(to_json(record))
+        return record.exit_code
+    if record.rows:
+        screen.table(columns(), [table_row(row) for row in record.rows], left=2)
         screen.out.print()
-    for line in (*data["notes"], headline(data)):
+    for line in (*record.notes, headline(record)):
         screen.out.print(line, markup=False, soft_wrap=True)
     if out is not None:
         screen.out.print(f"report  {out / 'report.html'}", markup=False, soft_wrap=True)
-    return int(data["exit_code"])
+    return record.exit_code
 
 
-def _self_test(options: dict[str, Any], screen: Screen) -> int:
+def _self_test(budget_s: float, out: Path | None, screen: Screen) -> int:
     """Rates of this machine, as a table."""
     from mlopt.judging.selftest import self_test
     from mlopt.measuring.environment import fingerprint
-    from mlopt.records.files import write_json
+    from mlopt.records.edge import to_json, write_json
+    from mlopt.records.gate import SelfTestFile
     from mlopt.report.words import duration
 
     try:
-        rows = self_test(options["budget"] or SELF_TEST_S, screen.say)
+        rows = self_test(budget_s, screen.say)
     finally:
         screen.done()
-    result = {"schema_version": 1, "environment": fingerprint(), "self_test": rows}
-    if options["out"] is not None:
-        write_json(options["out"] / "self-test.json", result)
+    result = to_json(SelfTestFile(environment=fingerprint(), self_test=tuple(rows)))
+    if out is not None:
+        write_json(out / "self-test.json", result)
     if screen.as_json:
         screen.json(result)
         return 0
+    heads = ("truth", "profile", "right verdict", "comparisons", "right", "wrong", "inconclusive", "median time")
     shown = [
-        (
-            row["name"],
-            row["profile"],
-            row["want"],
-            *(str(row[key]) for key in ("trials", "right", "wrong", "inconclusive")),
-            duration(row["median_s"]),
-        )
-        for row in rows
+        (row.name, row.profile, row.want, *map(str, (row.trials, row.right, row.wrong, row.inconclusive)), duration(row.median_s)) for row in rows
     ]
-    screen.table(("truth", "profile", "right verdict", "comparisons", "right", "wrong", "inconclusive", "median time"), shown, left=3)
+    screen.table(heads, shown, left=3)
     return 0
 
 

@@ -18,13 +18,15 @@ def command(paths: tuple[Path, ...], out: Path | None, **options: Any) -> int:
     """The latency of a model over commits, from the verdicts (gate.json) in PATHS: a chain of measured ratios, and where it changed."""
     from mlopt.errors import UsageError
     from mlopt.judging.history import load
+    from mlopt.records.edge import to_json
+    from mlopt.records.history import HistoryFile
     from mlopt.report.history import history_document
     from mlopt.report.write import write_document
     from mlopt.system.files import explain_os_error
 
     screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
     chains = load(list(paths))
-    data = {"schema_version": 1, "chains": [chain.to_json() for chain in chains]}
+    data = to_json(HistoryFile.of(chains))
     document = history_document(chains)
     if out is not None:
         try:

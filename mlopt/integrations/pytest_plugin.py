@@ -15,11 +15,58 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from mlopt.judging.verdict import Row, Verdict
+    from mlopt.errors import MloptError
+    from mlopt.judging.policy import Policy
+    from mlopt.judging.verdict import Verdict
+    from mlopt.records.gate import GateRow
 
 MARK = "mlopt_gate"
-OPTIONS = ("candidate", "baseline", "policy", "data", "allow_class", "trust_code", "inputs", "artifact", "out")
-_KEY = pytest.StashKey[dict[str, Any]]()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The arguments of a mark: those of `mlopt.gate`, with what may be opened spelt out."""
+
+    candidate: Any
+    baseline: Any
+    policy: Any = "default"
+    data: Any = None
+    allow_class: tuple[str, ...] = ()
+    trust_code: bool = False
+    inputs: Any = None
+    artifact: str | None = None
+    out: Any = None
+
+    def read_policy(self) -> Policy:
+        """Raises `RecipeError` or `UsageError`."""
+        from mlopt.judging import policy
+
+        return policy.named(self.policy)
+
+    def run(self) -> Verdict | MloptError:
+        """The verdict of the gate, or why there is none."""
+        from mlopt.api import gate
+        from mlopt.errors import MloptError
+        from mlopt.model.trust import Trust
+
+        trust = Trust(allow_class=tuple(self.allow_class), trust_code=self.trust_code)
+        try:
+            return gate(
+                self.candidate,
+                self.baseline,
+                self.read_policy(),
+                inputs=self.inputs,
+                data=self.data,
+                out=self.out,
+                trust=trust,
+                artifact=self.artifact,
+            )
+        except MloptError as error:
+            return error
+
+
+OPTIONS = tuple(Settings.__dataclass_fields__)
+_DONE = pytest.StashKey[dict[str, "Verdict | MloptError"]]()
 
 
 @dataclass
@@ -30,7 +77,7 @@ class MetricGate:
     verdict: Verdict
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[GateRow]:
         """The rows of this metric: one an artifact and shape."""
         return [row for row in self.verdict.rows if row.metric == self.metric]
 
@@ -41,29 +88,23 @@ class MetricGate:
         __tracebackhide__ = True
         bad = [row for row in self.rows if row.verdict != "PASS"]
         if bad:
-            pytest.fail("\n".join(f"{row.verdict}: {row_sentence(row.to_json())}" for row in bad), pytrace=False)
+            pytest.fail("\n".join(f"{row.verdict}: {row_sentence(row)}" for row in bad), pytrace=False)
         if not self.rows:
-            pytest.fail(f"{self.metric} was not judged: {headline(self.verdict.to_json())}", pytrace=False)
+            pytest.fail(f"{self.metric} was not judged: {headline(self.verdict.record())}", pytrace=False)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"{MARK}(candidate, baseline, policy='default', ...): judge an artifact, one test a metric")
-    config.stash[_KEY] = {}
+    config.stash[_DONE] = {}
 
 
-def _settings(mark: pytest.Mark) -> dict[str, Any]:
+def _settings(mark: pytest.Mark) -> Settings:
     """The arguments of a mark. Raises `UsageError` for a missing or unknown one: a misspelt one must not be dropped."""
     unknown = sorted(set(mark.kwargs) - set(OPTIONS))
     if unknown or mark.args or "candidate" not in mark.kwargs or "baseline" not in mark.kwargs:
         wrong = f"does not know {', '.join(unknown)}" if unknown else "needs candidate= and baseline="
         raise pytest.UsageError(f"the mark {MARK} {wrong}; it takes {', '.join(OPTIONS)}")
-    return dict(mark.kwargs)
-
-
-def _policy(settings: dict[str, Any]) -> Any:
-    from mlopt.judging import policy
-
-    return policy.named(settings.get("policy", "default"))
+    return Settings(**mark.kwargs)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -77,7 +118,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
     settings = _settings(mark)
     try:
-        metrics = _policy(settings).metrics()
+        metrics = settings.read_policy().metrics()
     except MloptError as error:
         raise pytest.UsageError(f"{error.message}; {error.hint}") from error
     metafunc.parametrize(MARK, [(metric, settings) for metric in metrics], ids=metrics, indirect=True)
@@ -86,20 +127,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def mlopt_gate(request: pytest.FixtureRequest) -> MetricGate:
     """One metric of the verdict that the mark `mlopt_gate` asks for; the gate runs once for all of them."""
-    from mlopt.api import gate
     from mlopt.errors import MloptError
-    from mlopt.model.trust import Trust
 
     metric, settings = request.param
-    done = request.config.stash[_KEY]
-    key = repr(sorted(settings.items(), key=lambda item: item[0]))
+    done = request.config.stash[_DONE]
+    key = repr(settings)
     if key not in done:
-        trust = Trust(allow_class=tuple(settings.get("allow_class", ())), trust_code=settings.get("trust_code", False))
-        known = {name: settings[name] for name in ("inputs", "data", "out", "artifact") if name in settings}
-        try:
-            done[key] = gate(settings["candidate"], settings["baseline"], _policy(settings), trust=trust, **known)
-        except MloptError as error:
-            done[key] = error
-    if isinstance(done[key], MloptError):
-        pytest.fail(f"{done[key].message}\nhint: {done[key].hint}", pytrace=False)
-    return MetricGate(metric, done[key])
+        done[key] = settings.run()
+    found = done[key]
+    if isinstance(found, MloptError):
+        pytest.fail(f"{found.message}\nhint: {found.hint}", pytrace=False)
+    return MetricGate(metric, found)

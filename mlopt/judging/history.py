@@ -15,11 +15,10 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
 
 from mlopt.errors import UsageError
-from mlopt.records import files as record
-from mlopt.records.history import Chain, Change, Link
+from mlopt.records.bench import Ratio
+from mlopt.records.history import HINT, Chain, Change, Judged, JudgedRow, Link, read_judged
 
 NORMAL = NormalDist()
 CONFIDENCE = 0.95
@@ -39,7 +38,7 @@ def read_links(paths: Sequence[Path]) -> list[Link]:
             files.append(path)
         else:
             raise UsageError(f"{path} is not there", "give directories or files that mlopt gate -o wrote")
-    links = [link for file in dict.fromkeys(files) for link in _links_of(file, record.read(file))]
+    links = [link for file in dict.fromkeys(files) if (judged := read_judged(file)) is not None for link in _links_of(file, judged)]
     if not links:
         shown = ", ".join(map(str, paths))
         raise UsageError(f"no verdict on latency in {shown}", "keep what the gate writes: mlopt gate NEW --baseline OLD -o history/COMMIT")
@@ -54,41 +53,37 @@ def _is_verdict(file: Path) -> bool:
         return False
 
 
-def _links_of(file: Path, data: dict[str, Any]) -> list[Link]:
-    try:
-        if data.get("kind") != "interleaved":
-            return []
-        shas = {side: [a["sha256"] for a in data[side]["artifacts"]] for side in ("candidate", "baseline")}  # in the order of the pairs
-        names = [a["name"] for a in data["candidate"]["artifacts"]]
-        out = []
-        for row in data["rows"]:
-            ratio = row["ratio"]
-            if row["metric"] != "latency" or not ratio or row["verdict"] in ("INVALID", "ANOMALOUS"):
-                continue
-            at = names.index(row["artifact"])
-            out.append(
-                Link(
-                    name=(data.get("commit") or file.parent.name)[:12],
-                    at=data.get("created") or "",
-                    machine=record.machine_of(data["environment"]),
-                    artifact=f"{row['artifact']}, batch {row['batch']}",
-                    candidate=shas["candidate"][at],
-                    baseline=shas["baseline"][at],
-                    value=math.log(ratio["estimate"]),
-                    sd=_sd(ratio),
-                    verdict=row["verdict"],
-                    file=str(file),
-                )
-            )
-        return out
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UsageError(f"{file} is not a verdict of mlopt gate: {error}", "leave it out") from error
+def _links_of(file: Path, judged: Judged) -> list[Link]:
+    """The latencies that were measured side by side and may be real. Raises `UsageError`."""
+    measured = [row for row in judged.rows if row.metric == "latency" and row.verdict not in ("INVALID", "ANOMALOUS")]
+    return [_link(file, judged, row, row.ratio) for row in measured if row.ratio is not None]
 
 
-def _sd(ratio: dict[str, Any]) -> float:
+def _link(file: Path, judged: Judged, row: JudgedRow, ratio: Ratio) -> Link:
+    names = [artifact.name for artifact in judged.candidate.artifacts]  # both sides are in the order of the pairs
+    if row.artifact not in names or names.index(row.artifact) >= len(judged.baseline.artifacts):
+        raise UsageError(f"{file} is not a verdict of mlopt gate: it does not say what {row.artifact} is", HINT)
+    if not 0 < ratio.estimate < math.inf:
+        raise UsageError(f"{file} is not a verdict of mlopt gate: a ratio of {ratio.estimate}", HINT)
+    at = names.index(row.artifact)
+    return Link(
+        name=(judged.commit or file.parent.name)[:12],
+        at=judged.created or "",
+        machine=str(judged.environment),
+        artifact=f"{row.artifact}, batch {row.batch}",
+        candidate=judged.candidate.artifacts[at].sha256,
+        baseline=judged.baseline.artifacts[at].sha256,
+        value=math.log(ratio.estimate),
+        sd=_sd(ratio),
+        verdict=row.verdict,
+        file=str(file),
+    )
+
+
+def _sd(ratio: Ratio) -> float:
     """Standard deviation of the log ratio, from the width of its interval."""
-    low, high = max(ratio["low"], 1e-9), ratio["high"] or 1e9
-    quantile = NORMAL.inv_cdf(0.5 + min(ratio["confidence"], 1 - 1e-9) / 2) if ratio["confidence"] > 0 else 1.0
+    low, high = max(ratio.low, 1e-9), min(ratio.high, 1e9)
+    quantile = NORMAL.inv_cdf(0.5 + min(ratio.confidence, 1 - 1e-9) / 2) if ratio.confidence > 0 else 1.0
     return max(1e-4, (math.log(high) - math.log(low)) / 2 / max(quantile, 0.1))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -111,7 +112,11 @@ class Policy(Frozen):
         return judged + (["parity"] if asked else [])
 
 
-PROFILES: dict[str, dict[str, Any]] = {"default": {}, "strict": {"latency.tolerance": 0.015, "budget_s": 60.0}, "coarse": {"latency.tolerance": 0.05}}
+PROFILES: dict[str, dict[str, float]] = {
+    "default": {},
+    "strict": {"latency.tolerance": 0.015, "budget_s": 60.0},
+    "coarse": {"latency.tolerance": 0.05},
+}
 """`strict` and `coarse` differ from the default in the tolerance on latency, and `strict` may take a minute."""
 
 HINT = "`mlopt schema gate` prints what a policy may hold"
@@ -122,7 +127,7 @@ def load(path: Path) -> Policy:
     return typed_yaml.load(Policy, path, "policy", HINT)
 
 
-def build(base: Policy, overrides: dict[str, Any]) -> Policy:
+def build(base: Policy, overrides: Mapping[str, object]) -> Policy:
     """A policy with some values replaced: {"latency.tolerance": 0.02, "budget_s": 60}. Naming a metric that was `null` judges it.
 
     Raises `UsageError` for a bad value.

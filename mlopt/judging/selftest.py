@@ -9,7 +9,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ import numpy as np
 
 from mlopt.artifact import Artifact, Format, TensorSpec
 from mlopt.errors import BackendMissing
-from mlopt.measuring.duet import Duet, Question, run_duet
-from mlopt.measuring.protocol import Conditions
-from mlopt.measuring.sampling import Entry, Sampler, Shape, sets_for
+from mlopt.measuring.duet import Duet, Question, Stopping, run_duet
+from mlopt.measuring.sampling import Contender, Sampler, Workload, sets_for
+from mlopt.records.bench import Conditions
+from mlopt.records.gate import SelfTestRow, Word
 from mlopt.runtimes.timing import Slowdown
 
 ALPHA = 0.01
@@ -43,23 +44,23 @@ PROFILES = {"default": Profile(0.025, 30.0), "strict": Profile(0.015, 60.0)}
 
 
 @dataclass(frozen=True)
-class Row:
+class Case:
     """One kind of comparison. `want`: the verdict that would be right."""
 
     name: str
     profile: str
     slowdown: Slowdown
-    want: str
+    want: Word
 
 
 TAIL = Slowdown(share=0.1, factor=1.5)
-ROWS = (
-    Row("A/A", "default", Slowdown(), "PASS"),
-    Row("+5%", "default", Slowdown(every=0.05), "FAIL"),
-    Row("one call in ten 1.5x", "default", TAIL, "FAIL"),
-    Row("A/A", "strict", Slowdown(), "PASS"),
-    Row("+5%", "strict", Slowdown(every=0.05), "FAIL"),
-    Row("+3%", "strict", Slowdown(every=0.03), "FAIL"),
+CASES = (
+    Case("A/A", "default", Slowdown(), "PASS"),
+    Case("+5%", "default", Slowdown(every=0.05), "FAIL"),
+    Case("one call in ten 1.5x", "default", TAIL, "FAIL"),
+    Case("A/A", "strict", Slowdown(), "PASS"),
+    Case("+5%", "strict", Slowdown(every=0.05), "FAIL"),
+    Case("+3%", "strict", Slowdown(every=0.03), "FAIL"),
 )
 
 
@@ -91,7 +92,7 @@ NETWORKS: dict[str, tuple[Any, tuple[int, ...], tuple[int, ...]]] = {
 """How each is built, the shape of its input and of its output."""
 
 
-def network(name: str, place: Path) -> tuple[Artifact, Shape]:
+def network(name: str, place: Path) -> tuple[Artifact, Workload]:
     """One of the two as an ONNX file, with inputs to time it on. Raises `BackendMissing`."""
     try:
         import onnx
@@ -105,49 +106,63 @@ def network(name: str, place: Path) -> tuple[Artifact, Shape]:
     model = helper.make_model(helper.make_graph(nodes, name, [x], [y], weights), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, place / f"{name}.onnx")
     sets = tuple([draw.standard_normal(dims).astype(np.float32)] for _ in range(sets_for(4 * math.prod(dims))))
-    return Artifact(name, Format.ONNX, place, f"{name}.onnx", "", (TensorSpec("x", dims),)), Shape(dims[0], sets)
+    return Artifact(name, Format.ONNX, place, f"{name}.onnx", "", (TensorSpec("x", dims),)), Workload(dims[0], sets)
 
 
-def trial(row: Row, artifact: Artifact, shape: Shape, seed: int) -> tuple[str, Duet]:
+def trial(case: Case, artifact: Artifact, workload: Workload, seed: int) -> tuple[Word, Duet]:
     """One comparison: the verdict of latency and tail together, and all that was measured."""
-    profile = PROFILES[row.profile]
-    candidate = Entry("candidate", artifact, slowdown=row.slowdown if row.slowdown != Slowdown() else None)
-    with Sampler([Entry("baseline", artifact), candidate], [shape], Conditions(), seed) as sampler:
-        duet = run_duet(sampler, [profile.questions()], profile.budget_s, ALPHA, families=2)
+    profile = PROFILES[case.profile]
+    slowdown = case.slowdown if case.slowdown != Slowdown() else None
+    contenders = [Contender("baseline", artifact), Contender("candidate", artifact, slowdown=slowdown)]
+    with Sampler(contenders, [workload], Conditions(), seed) as sampler:
+        duet = run_duet(sampler, [profile.questions()], Stopping(profile.budget_s, ALPHA, families=2))
     verdicts = {outcome.question.metric: outcome.verdict for outcome in duet.outcomes}
     return "FAIL" if "FAIL" in verdicts.values() else verdicts["latency"], duet
 
 
 @contextlib.contextmanager
-def networks() -> Iterator[dict[str, tuple[Artifact, Shape]]]:
+def networks() -> Iterator[dict[str, tuple[Artifact, Workload]]]:
     """Both networks, in a scratch directory."""
     with tempfile.TemporaryDirectory(prefix="mlopt-selftest-") as place:
         yield {name: network(name, Path(place)) for name in NETWORKS}
 
 
-def self_test(budget_s: float, say: Callable[[str], None] = lambda line: None, seed: int = 0) -> list[dict[str, Any]]:
-    """Trials of all rows in turn, on both networks, until the time is over.
+@dataclass
+class Tally:
+    """The trials of one case: their verdicts, and the seconds that each took."""
 
-    Each row: {name, profile, want, trials, right, wrong, inconclusive, median_s, longest_s}. `wrong`: FAIL for the same file, PASS for a slower one.
-    """
-    tally: list[dict[str, Any]] = [{"name": row.name, "profile": row.profile, "want": row.want} for row in ROWS]
-    for found in tally:
-        found.update(right=0, wrong=0, inconclusive=0, seconds=[])
+    case: Case
+    verdicts: list[Word] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def row(self) -> SelfTestRow:
+        """The trials counted."""
+        right, inconclusive = self.verdicts.count(self.case.want), self.verdicts.count("INCONCLUSIVE")
+        return SelfTestRow(
+            name=self.case.name,
+            profile=self.case.profile,
+            want=self.case.want,
+            right=right,
+            wrong=len(self.verdicts) - right - inconclusive,
+            inconclusive=inconclusive,
+            trials=len(self.verdicts),
+            median_s=float(np.median(self.seconds)) if self.seconds else None,
+            longest_s=max(self.seconds, default=None),
+        )
+
+
+def self_test(budget_s: float, say: Callable[[str], None] = lambda line: None, seed: int = 0) -> list[SelfTestRow]:
+    """Trials of all cases in turn, on both networks, until the time is over."""
+    tallies = [Tally(case) for case in CASES]
     draw, begin = random.Random(seed), time.monotonic()
     with networks() as made:
-        turns = itertools.cycle((row, found, *net) for row, found in zip(ROWS, tally, strict=True) for net in made.values())
-        for done, (row, found, artifact, shape) in enumerate(turns, 1):
-            verdict, duet = trial(row, artifact, shape, draw.randrange(1 << 30))
-            found["right" if verdict == row.want else "inconclusive" if verdict == "INCONCLUSIVE" else "wrong"] += 1
-            found["seconds"].append(duet.seconds)
+        turns = itertools.cycle((tally, *net) for tally in tallies for net in made.values())
+        for done, (tally, artifact, workload) in enumerate(turns, 1):
+            verdict, duet = trial(tally.case, artifact, workload, draw.randrange(1 << 30))
+            tally.verdicts.append(verdict)
+            tally.seconds.append(duet.seconds)
             passed = time.monotonic() - begin
             say(f"{done} comparisons, {passed:.0f} of {budget_s:.0f} s ...")
             if passed >= budget_s:
                 break
-    return [_summary(found) for found in tally]
-
-
-def _summary(found: dict[str, Any]) -> dict[str, Any]:
-    seconds = found.pop("seconds")
-    times = {"median_s": float(np.median(seconds)), "longest_s": max(seconds)} if seconds else {"median_s": None, "longest_s": None}
-    return {**found, "trials": len(seconds), **times}
+    return [tally.row() for tally in tallies]

@@ -2,152 +2,177 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from mlopt.artifact import Artifact, Format, TensorSpec
-from mlopt.errors import MloptError, UsageError
+from mlopt.errors import UsageError
 from mlopt.measuring.files import as_artifact
 from mlopt.model.trust import Trust
-from mlopt.records import files as record
+from mlopt.records import run as runs
+from mlopt.records.bench import BenchRow
+from mlopt.records.edge import to_json, write_json
+from mlopt.records.gate import Manifest, ManifestEntry, SideArtifact, SideRecord, read_manifest
+from mlopt.records.machine import Machine
 
-MANIFEST_VERSION = 1
-MANIFEST_KIND = "mlopt baseline"
 EAGER = "eager"
 
 
 @dataclass(frozen=True)
+class StoredNumbers:
+    """How fast an artifact was when it was there, and on which machine."""
+
+    environment: Machine
+    numbers: tuple[BenchRow, ...]
+
+
+@dataclass(frozen=True)
 class Side:
-    """One artifact of a candidate or of a baseline. `label`: what rows call it. `artifact` is None when only `stored` numbers are left of it, for the
-    reason in `missing`. `stored`: {"environment", "numbers": rows as in `bench`}; `accuracy`: what its own run recorded, in percent."""
+    """One artifact of a candidate or of a baseline.
+
+    `label`: what rows call it. `artifact` is None when only `stored` numbers are left of it, for the reason in `missing`.
+    `accuracy`: what its own run recorded, in percent.
+    """
 
     label: str
     artifact: Artifact | None
     sha256: str
     bytes: int
     accuracy: float | None = None
-    stored: dict[str, Any] | None = None
+    stored: StoredNumbers | None = None
     missing: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        return {"name": self.label, "sha256": self.sha256, "bytes": self.bytes, "format": str(self.artifact.format) if self.artifact else None}
+    def described(self) -> SideArtifact:
+        """What the record says of it."""
+        return SideArtifact(self.label, self.sha256, self.bytes, str(self.artifact.format) if self.artifact else None)
+
+
+def side_record(given: str, sides: list[Side]) -> SideRecord:
+    """What was given, and what it stood for."""
+    return SideRecord(given, tuple(side.described() for side in sides))
 
 
 @dataclass(frozen=True)
-class Found:
+class Opening:
+    """What is needed to open models: what may be built, the inputs of those that do not know their own, and a
+    directory for what has to be written on the way."""
+
+    trust: Trust
+    given: tuple[TensorSpec, ...]
+    scratch: Path
+
+    def artifact(self, place: Path, specs: tuple[TensorSpec, ...] = (), precision: str | None = None) -> Artifact:
+        """An artifact of a run or a manifest, which know its inputs and its precision."""
+        artifact = as_artifact(str(place), self.trust, self.given or specs, self.scratch)
+        return replace(artifact, inputs=artifact.inputs or specs, precision=precision or artifact.precision)
+
+
+@dataclass(frozen=True)
+class Resolved:
     """The artifacts of one side, and what was left out of it, in words."""
 
     sides: list[Side]
     notes: list[str]
 
 
-def resolve(text: str, trust: Trust, given: tuple[TensorSpec, ...], scratch: Path, candidate: str = "") -> Found:
+def resolve(text: str, opening: Opening, candidate: str = "") -> Resolved:
     """Everything that an argument stands for. Raises `UsageError` for what is not there, or is empty.
 
     `candidate`: the other argument, for a baseline of `eager`: the dense module of the candidate's own run.
     """
     path = Path(text)
     if text == EAGER and candidate:
-        return Found([_dense_of(Path(candidate), trust, given, scratch)], [])
-    if path.is_dir() and (path / record.FILE).is_file():
-        return _run_directory(path, trust, given, scratch)
+        return Resolved([_dense_of(Path(candidate), opening)], [])
+    if path.is_dir() and (path / runs.FILE).is_file():
+        return _run_directory(path, opening)
     if path.is_dir() and not any(path.iterdir()):
         raise UsageError(f"{path} is empty", "give an artifact, or the -o of compress or run")
     if path.suffix == ".json" and path.is_file():
-        return _manifest(path, trust, given, scratch)
-    artifact = as_artifact(text, trust.for_model(text), given, scratch)
-    label = path.name if path.exists() else text
-    return Found([_side(label, artifact)], [])
+        return _manifest(path, opening)
+    artifact = as_artifact(text, opening.trust.for_model(text), opening.given, opening.scratch)
+    return Resolved([_side(path.name if path.exists() else text, artifact)], [])
 
 
-def _side(label: str, artifact: Artifact, **known: Any) -> Side:
-    return Side(label, artifact, artifact.sha256_of_main(), artifact.weight(), **known)
+def _side(label: str, artifact: Artifact, accuracy: float | None = None, stored: StoredNumbers | None = None) -> Side:
+    return Side(label, artifact, artifact.sha256_of_main(), artifact.weight(), accuracy, stored)
 
 
-def _dense_of(run: Path, trust: Trust, given: tuple[TensorSpec, ...], scratch: Path) -> Side:
+def _dense_of(run: Path, opening: Opening) -> Side:
     """The module that a run started from, or trained: it is kept in the run's store."""
-    if not (run / record.FILE).is_file():
+    if not (run / runs.FILE).is_file():
         raise UsageError(f"--baseline {EAGER} is the dense module of a run, and {run} is no run directory", "name the model: --baseline model.pt")
-    digest = next((e["input_sha256"] for e in record.read(run)["passes"] if e["pass"] != "train"), None)
+    digest = next((entry.input_sha256 for entry in runs.read(run).passes if entry.pass_ != "train"), None)
     place = run / ".store" / "objects" / str(digest)
     if digest is None or not (place / "model.json").is_file():
         raise UsageError(f"{run} no longer holds the dense module it started from", "name the model: --baseline model.pt")
-    return _side("eager dense", as_artifact(str(place), trust, given, scratch))
+    return _side("eager dense", opening.artifact(place))
 
 
-def _run_directory(path: Path, trust: Trust, given: tuple[TensorSpec, ...], scratch: Path) -> Found:
+def _run_directory(path: Path, opening: Opening) -> Resolved:
     """The exports of a run, those that can be run and trusted; its module when there are none."""
-    run = record.read(path)
-    specs = tuple(TensorSpec.from_json(spec) for spec in run["input"])
+    run = runs.read(path)
     sides, notes = [], []
-    for entry in run["artifacts"]:
-        file, name = path / entry["path"], entry["name"]
-        accuracy = entry["parity"]["metric"] if entry["parity"] else None
-        stored = {"environment": run["environment"], "numbers": [row for row in run["bench"] if row["artifact"] == name]}
-        if entry["format"] == Format.TENSORRT:
+    for entry in run.artifacts:
+        file, name = path / entry.path, entry.name
+        accuracy = entry.parity.metric if entry.parity else None
+        stored = StoredNumbers(run.environment, tuple(row for row in run.bench if row.artifact == name))
+        if entry.format == Format.TENSORRT:
             notes.append(f"{name} was not judged: mlopt builds TensorRT engines and cannot run them yet")
         elif not file.is_file():
-            sides.append(Side(name, None, entry["sha256"], entry["bytes"], accuracy, stored, f"{file} is gone"))
-        elif entry["format"] in (Format.TORCHSCRIPT, Format.AOTI) and not trust.trust_code:
+            sides.append(Side(name, None, entry.sha256, entry.bytes, accuracy, stored, f"{file} is gone"))
+        elif entry.format in (Format.TORCHSCRIPT, Format.AOTI) and not opening.trust.trust_code:
             notes.append(f"{name} was not judged: it is code (--trust-code runs it)")
         else:
-            artifact = as_artifact(str(file), trust, given or specs, scratch)
-            artifact = replace(artifact, inputs=artifact.inputs or specs, precision=entry["precision"])
-            sides.append(_side(name, artifact, accuracy=accuracy, stored=stored))
+            sides.append(_side(name, opening.artifact(file, run.input, entry.precision), accuracy, stored))
     if not sides and (path / "model" / "model.json").is_file():
-        sides.append(_side("model", as_artifact(str(path / "model"), trust, given, scratch)))
+        sides.append(_side("model", opening.artifact(path / "model")))
     if not sides:
         raise UsageError(f"{path} holds no artifact that can be run here", notes[0] if notes else "run compress with --export onnx")
-    return Found(sides, notes)
+    return Resolved(sides, notes)
 
 
-def _manifest(path: Path, trust: Trust, given: tuple[TensorSpec, ...], scratch: Path) -> Found:
+def _manifest(path: Path, opening: Opening) -> Resolved:
     """A baseline that `--save-baseline` wrote: artifacts by path and hash, and their numbers."""
-    try:
-        data = json.loads(path.read_text())
-        if data.get("what") != MANIFEST_KIND:
-            raise UsageError(f"{path} is not a baseline manifest", "write one with: mlopt gate MODEL --save-baseline baseline.json")
-        if data["schema_version"] > MANIFEST_VERSION:
-            raise UsageError(f"{path} was written by a newer mlopt (schema {data['schema_version']})", "upgrade mlopt")
-        sides = [_from_entry(path, entry, data["environment"], trust, given, scratch) for entry in data["entries"]]
-    except MloptError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} is not a baseline manifest: {error}", "write one with: mlopt gate MODEL --save-baseline baseline.json") from error
-    return Found(sides, [])
+    manifest = read_manifest(path)
+    return Resolved([_from_entry(path, entry, manifest.environment, opening) for entry in manifest.entries], [])
 
 
-def _from_entry(path: Path, entry: dict[str, Any], environment: dict[str, Any], trust: Trust, given: Any, scratch: Path) -> Side:
-    file = path.parent / entry["path"]
-    stored = {"environment": environment, "numbers": entry["numbers"]}
-    side = Side(entry["name"], None, entry["sha256"], entry["bytes"], entry.get("accuracy"), stored, f"{file} is not there")
+def _from_entry(path: Path, entry: ManifestEntry, environment: Machine, opening: Opening) -> Side:
+    file = path.parent / entry.path
+    stored = StoredNumbers(environment, entry.numbers)
+    side = Side(entry.name, None, entry.sha256, entry.bytes, entry.accuracy, stored, f"{file} is not there")
     if not file.exists():
         return side
-    specs = tuple(TensorSpec.from_json(spec) for spec in entry["inputs"])
-    artifact = as_artifact(str(file), trust, given or specs, scratch)
-    artifact = replace(artifact, inputs=artifact.inputs or specs, precision=entry["precision"])
-    if artifact.sha256_of_main() != entry["sha256"]:
+    artifact = opening.artifact(file, entry.inputs, entry.precision)
+    if artifact.sha256_of_main() != entry.sha256:
+        here = artifact.sha256_of_main()
         raise UsageError(
-            f"{file} is not the artifact that {path.name} was written for (SHA-256 {artifact.sha256_of_main()[:12]}, there {entry['sha256'][:12]})",
+            f"{file} is not the artifact that {path.name} was written for (SHA-256 {here[:12]}, there {entry.sha256[:12]})",
             "restore it, or accept it as the new baseline with --save-baseline",
         )
     return replace(side, artifact=artifact, missing="")
 
 
-def write_manifest(path: Path, sides: list[Side], numbers: dict[str, list[dict[str, Any]]], environment: dict[str, Any], **about: Any) -> None:
-    """Keep a baseline as a file that git can track: where the artifacts are (relative to it), what they are, and how fast they were here."""
-    entries = []
-    for side in sides:
-        assert side.artifact is not None
-        where = os.path.relpath(side.artifact.path.resolve(), path.resolve().parent)
-        entry = {"name": side.label, "path": Path(where).as_posix(), "sha256": side.sha256, "bytes": side.bytes, "precision": side.artifact.precision}
-        entry |= {"inputs": [spec.to_json() for spec in side.artifact.inputs], "accuracy": side.accuracy, "numbers": numbers.get(side.label, [])}
-        entries.append(entry)
-    data = {"schema_version": MANIFEST_VERSION, "what": MANIFEST_KIND, **about, "environment": environment, "entries": entries}
-    record.write_json(path, data)
+def manifest_entry(side: Side, manifest: Path, numbers: list[BenchRow]) -> ManifestEntry:
+    """One artifact of a baseline: where it is (relative to the manifest), what it is, and how fast it was here."""
+    assert side.artifact is not None
+    where = os.path.relpath(side.artifact.path.resolve(), manifest.resolve().parent)
+    return ManifestEntry(
+        name=side.label,
+        path=Path(where).as_posix(),
+        sha256=side.sha256,
+        bytes=side.bytes,
+        precision=side.artifact.precision,
+        inputs=side.artifact.inputs,
+        accuracy=side.accuracy,
+        numbers=tuple(numbers),
+    )
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Keep a baseline as a file that git can track. Raises `UsageError` when the place cannot be written."""
+    write_json(path, to_json(manifest))
 
 
 def pair(candidate: list[Side], baseline: list[Side], only: str | None = None) -> tuple[list[tuple[Side, Side]], list[str]]:

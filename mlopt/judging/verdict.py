@@ -1,14 +1,15 @@
-"""Verdicts: one a row, one of the whole, and the exit code. Pure; what is written here is what scripts read."""
+"""Verdicts: one a row, one of the whole, and the exit code. Pure; `records.gate` holds what is written down."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
 
-from mlopt.measuring.statistics import Ratio
-
-Word = Literal["PASS", "FAIL", "INCONCLUSIVE", "ANOMALOUS", "INCOMPARABLE", "INVALID"]
+from mlopt.judging.policy import Policy
+from mlopt.records.bench import Conditions
+from mlopt.records.edge import Json, to_json
+from mlopt.records.gate import Comparison, GateRecord, GateRow, Kind, SideRecord, Word
+from mlopt.records.machine import Machine
 
 EXIT_CODES: dict[str, int] = {"PASS": 0, "FAIL": 1, "ANOMALOUS": 1, "INVALID": 1, "INCONCLUSIVE": 5, "INCOMPARABLE": 6}
 
@@ -16,75 +17,74 @@ WORST_FIRST: tuple[Word, ...] = ("INVALID", "ANOMALOUS", "FAIL", "INCOMPARABLE",
 """Which verdict of many is that of the whole. Wrong outputs say more than a slow call; a loss that cannot be real says more than its
 size; a sure no says more than a doubt."""
 
-SCHEMA_VERSION = 1
 
+@dataclass(frozen=True)
+class Reason:
+    """A verdict that belongs to no row, and why: a crash, a baseline of another machine."""
 
-@dataclass
-class Row:
-    """One metric of one artifact at one shape. `baseline` and `candidate` are in `unit`; `ratio` is the candidate's over the baseline's."""
-
-    metric: str
-    artifact: str
-    unit: str
-    baseline: float | None
-    candidate: float | None
-    tolerance: float
     verdict: Word
-    batch: int | None = None
-    ratio: Ratio | None = None
-    seconds: float = 0.0
-    note: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "ratio": self.ratio.to_json() if self.ratio else None}
-
-    @property
-    def title(self) -> str:
-        """`latency of model.onnx at batch 1`."""
-        return f"{self.metric} of {self.artifact}" + (f" at batch {self.batch}" if self.batch is not None else "")
+    why: str
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the gate says. `kind`: `interleaved` when both were run side by side, `stored` when the baseline was only numbers. `comparisons`: what
-    a report draws: distributions, epochs, conditions, one entry an artifact and shape."""
+    """What the gate says. `kind`: `interleaved` when both were run side by side, `stored` when the baseline was only numbers.
 
-    kind: Literal["interleaved", "stored"]
-    rows: list[Row]
-    notes: list[str] = field(default_factory=list)
-    about: dict[str, Any] = field(default_factory=dict)
-    comparisons: list[dict[str, Any]] = field(default_factory=list)
-    reasons: list[tuple[Word, str]] = field(default_factory=list)
-    """Verdicts that belong to no row: a crash, a baseline of another machine."""
+    `comparisons`: what a report draws: distributions and plain figures, one entry an artifact and batch size. `created`: when (UTC,
+    ISO 8601); `commit`: of what.
+    """
+
+    kind: Kind
+    rows: tuple[GateRow, ...]
+    candidate: SideRecord
+    baseline: SideRecord
+    policy: Policy
+    conditions: Conditions
+    environment: Machine
+    created: str | None = None
+    commit: str | None = None
+    notes: tuple[str, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    reasons: tuple[Reason, ...] = ()
 
     @property
     def verdict(self) -> Word:
         """Of the whole."""
-        return worst([*(row.verdict for row in self.rows), *(word for word, _ in self.reasons)])
+        return worst([*(row.verdict for row in self.rows), *(reason.verdict for reason in self.reasons)])
 
     @property
     def reason(self) -> str | None:
         """Why the verdict is what it is, where that is no row's doing."""
-        return "; ".join(why for word, why in self.reasons if word == self.verdict) or None
+        return "; ".join(reason.why for reason in self.reasons if reason.verdict == self.verdict) or None
 
     @property
     def exit_code(self) -> int:
         """0 PASS; 1 FAIL, ANOMALOUS, INVALID; 5 INCONCLUSIVE; 6 INCOMPARABLE."""
         return EXIT_CODES[self.verdict]
 
-    def to_json(self) -> dict[str, Any]:
+    def record(self, command: str | None = None) -> GateRecord:
+        """What is written down. `command`: the command line that asked for it."""
+        return GateRecord(
+            verdict=self.verdict,
+            kind=self.kind,
+            exit_code=self.exit_code,
+            reason=self.reason,
+            candidate=self.candidate,
+            baseline=self.baseline,
+            policy=self.policy.model_dump(mode="json"),
+            conditions=self.conditions,
+            environment=self.environment,
+            created=self.created,
+            commit=self.commit,
+            rows=self.rows,
+            notes=self.notes,
+            comparisons=self.comparisons,
+            command=command,
+        )
+
+    def to_json(self) -> Json:
         """`gate.json`."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "verdict": self.verdict,
-            "kind": self.kind,
-            "exit_code": self.exit_code,
-            "reason": self.reason,
-            **self.about,
-            "rows": [row.to_json() for row in self.rows],
-            "notes": self.notes,
-            "comparisons": self.comparisons,
-        }
+        return to_json(self.record())
 
 
 def worst(words: Iterable[Word]) -> Word:

@@ -13,14 +13,13 @@ from mlopt.data.samples import samples_for
 from mlopt.data.sets import NO_DATA, DataSet
 from mlopt.exporting.onnx import export_onnx
 from mlopt.exporting.torchscript import export_torchscript
-from mlopt.measuring.protocol import Conditions
 from mlopt.measuring.rows import speedup
-from mlopt.measuring.run import timed_shape
-from mlopt.measuring.sampling import Entry, Sampler
-from mlopt.measuring.statistics import Ratio
+from mlopt.measuring.run import workload_for
+from mlopt.measuring.sampling import Contender, Sampler
 from mlopt.model import bundle
 from mlopt.model.trust import Trust
 from mlopt.pruning.latency import TimeRatio
+from mlopt.records.bench import Conditions, Ratio
 
 BUDGET_S = 2.0
 OPSET = 20
@@ -70,10 +69,10 @@ class Serving:
         root.mkdir()
         bundle.write(root, module, head)
         candidate = self._exported(Artifact("candidate", Format.MODULE, root, "", "", self._dense.inputs), f"export-{number}")
-        entries = [Entry(name, a, self._trust) for name, a in (("dense", self._base), ("candidate", candidate))]
-        shape = timed_shape(self._base, self._base.fixed_batch or 1, self._data)
-        with Sampler(entries, [shape], self._conditions, self._seed) as sampler:
-            (epochs,) = sampler.collect(BUDGET_S)
+        contenders = [Contender(name, a, self._trust) for name, a in (("dense", self._base), ("candidate", candidate))]
+        workload = workload_for(self._base, self._base.fixed_batch or 1, self._data)
+        with Sampler(contenders, [workload], self._conditions, self._seed) as sampler:
+            (generations,) = sampler.collect(BUDGET_S)
         for error in sampler.lost.values():
             raise error
-        return speedup(epochs, 1)
+        return speedup(generations, 1)

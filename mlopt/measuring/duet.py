@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from mlopt.errors import MloptError
-from mlopt.measuring.protocol import LOW_PERCENT, Epoch
+from mlopt.measuring.generation import Generation
+from mlopt.measuring.protocol import LOW_PERCENT
 from mlopt.measuring.sampling import Sampler
 from mlopt.measuring.sequential import Look, SequentialTest, longer_s
 from mlopt.measuring.statistics import Floats, Interval, differences
+
+Answer = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
 GUARD_SHARE = 0.5
 """A guard alone is sampled for up to this share of the budget; then the verdict stands without it, and says so."""
@@ -19,7 +22,7 @@ GUARD_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Question:
-    """One metric of one shape against its limit. `percent`: the percentile of a block that stands for it, or None for the mean without the slowest
+    """One metric of one workload against its limit. `percent`: the percentile of a block that stands for it, or None for the mean without the slowest
     2%. `limit`: log of 1 + tolerance. A `guard` may say FAIL; undecided it does not stop a PASS."""
 
     metric: str
@@ -30,11 +33,12 @@ class Question:
 
 @dataclass
 class Outcome:
-    """The answer to a question. `verdict`: PASS, FAIL or INCONCLUSIVE; `longer_s` for the last, None when out of reach."""
+    """The answer to a question about one workload, by its number. `verdict`: PASS, FAIL or INCONCLUSIVE; `longer_s` for the last, None when out of
+    reach."""
 
     question: Question
-    shape: int
-    verdict: str
+    workload: int
+    verdict: Answer
     found: Interval
     confidence: float
     seconds: float
@@ -43,47 +47,57 @@ class Outcome:
 
 @dataclass
 class Duet:
-    """What a comparison gave: answers in the order of (shape, question), and every epoch, by shape."""
+    """What a comparison gave: answers in the order of (workload, question), and every generation, by workload."""
 
     outcomes: list[Outcome]
-    epochs: list[list[Epoch]]
+    generations: list[list[Generation]]
     seconds: float
     error: MloptError | None = None
     """Why it ended early: the candidate died, hung, or could not be loaded."""
 
 
+@dataclass(frozen=True)
+class Stopping:
+    """When a comparison ends at the latest, and how often it may be wrong.
+
+    `alpha`: the chance of a wrong verdict, per side, with the truth on the limit. The FAIL side is divided by
+    `families`, the number of questions in the whole gate (Bonferroni), since one wrong FAIL fails it. PASS needs
+    no division: all must pass (intersection-union, Berger 1982, Technometrics 24).
+    """
+
+    budget_s: float
+    alpha: float
+    families: int = 1
+
+
 def run_duet(
     sampler: Sampler,
     questions: list[list[Question]],
-    budget_s: float,
-    alpha: float,
-    families: int = 1,
-    keep: Callable[[list[Epoch]], None] = lambda epochs: None,
+    stopping: Stopping,
+    keep: Callable[[list[Generation]], None] = lambda generations: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Duet:
-    """Sample epoch after epoch (entry 0 the baseline, entry 1 the candidate) and look after each. `questions`: those of each shape.
+    """Sample generation after generation (contender 0 is the baseline, 1 the candidate), and look after each.
 
-    `alpha`: the chance of a wrong verdict, per side, with the truth on the limit; the FAIL side is divided by `families`, the number of questions
-    in the whole gate (Bonferroni), since one wrong FAIL fails it. PASS needs no division: all must pass (intersection-union, Berger 1982,
-    Technometrics 24). `keep` is given every epoch as it comes. Raises what the baseline raises.
+    `questions`: those of each workload. `keep` is given every generation as it comes. Raises what the baseline raises.
     """
-    begin = clock()
-    cells = [(shape, question) for shape, asked in enumerate(questions) for question in asked]
-    tests = [SequentialTest(question.limit, alpha / families, alpha) for _, question in cells]
+    begin, budget_s = clock(), stopping.budget_s
+    cells = [(workload, question) for workload, asked in enumerate(questions) for question in asked]
+    tests = [SequentialTest(question.limit, stopping.alpha / stopping.families, stopping.alpha) for _, question in cells]
     looks: list[Look | None] = [None] * len(cells)
     decided_s = [0.0] * len(cells)
     groups: list[list[Floats]] = [[] for _ in cells]
-    epochs: list[list[Epoch]] = [[] for _ in sampler.shapes]
+    generations: list[list[Generation]] = [[] for _ in sampler.workloads]
     while True:
         started = clock()
-        fresh = sampler.epoch()
+        fresh = sampler.generation()
         keep(fresh)
-        for shape, epoch in enumerate(fresh):
-            epochs[shape].append(epoch)
+        for workload, generation in enumerate(fresh):
+            generations[workload].append(generation)
         if 1 in sampler.lost:
             break
-        for cell, (shape, question) in enumerate(cells):
-            blocks = fresh[shape].blocks
+        for cell, (workload, question) in enumerate(cells):
+            blocks = fresh[workload].blocks
             if 0 in blocks and 1 in blocks:
                 groups[cell].append(differences(blocks[0], blocks[1], question.percent))
         now = clock()
@@ -95,8 +109,8 @@ def run_duet(
         if last or _settled(cells, looks, spent / budget_s):
             break
     looked = zip(cells, looks, decided_s, strict=True)
-    outcomes = [_outcome(question, shape, look, seconds) for (shape, question), look, seconds in looked if look is not None]
-    return Duet(outcomes, epochs, clock() - begin, sampler.lost.get(1))
+    outcomes = [_outcome(question, workload, look, seconds) for (workload, question), look, seconds in looked if look is not None]
+    return Duet(outcomes, generations, clock() - begin, sampler.lost.get(1))
 
 
 def _settled(cells: list[tuple[int, Question]], looks: list[Look | None], share: float) -> bool:
@@ -104,20 +118,10 @@ def _settled(cells: list[tuple[int, Question]], looks: list[Look | None], share:
     verdicts = [look.verdict if look is not None else "" for look in looks]
     if "FAIL" in verdicts:
         return True
-    open_ = [question for (_, question), verdict in zip(cells, verdicts, strict=True) if not verdict]
-    return not open_ or (share >= GUARD_SHARE and all(question.guard for question in open_))
+    undecided = [question for (_, question), verdict in zip(cells, verdicts, strict=True) if not verdict]
+    return not undecided or (share >= GUARD_SHARE and all(question.guard for question in undecided))
 
 
-def _outcome(question: Question, shape: int, look: Look, seconds: float) -> Outcome:
+def _outcome(question: Question, workload: int, look: Look, seconds: float) -> Outcome:
     more = None if look.verdict else longer_s(look.found, question.limit, seconds)
-    return Outcome(question, shape, look.verdict or "INCONCLUSIVE", look.found, look.confidence, seconds, more)
-
-
-def times_of(epochs: list[Epoch], entry: int) -> list[float]:
-    """All kept calls of an entry, in seconds."""
-    return [float(value) for epoch in epochs for block in epoch.blocks.get(entry, []) for value in block]
-
-
-def told(epochs: list[Epoch], entry: int, key: str) -> list[Any]:
-    """What the workers of an entry said of themselves under `key`, one value an epoch."""
-    return [epoch.info[entry][key] for epoch in epochs if epoch.info.get(entry, {}).get(key) is not None]
+    return Outcome(question, workload, look.verdict or "INCONCLUSIVE", look.found, look.confidence, seconds, more)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mlopt.artifact import Artifact, Format, TensorSpec
 from mlopt.errors import MloptError, UsageError
-from mlopt.measuring.protocol import Conditions
-from mlopt.measuring.run import bench_side_by_side
+from mlopt.measuring.run import BenchProtocol, bench_side_by_side
 from mlopt.model import bundle as bundles
 from mlopt.model.inputs import check_runs, infer, parse_spec
 from mlopt.model.sources import open_model
 from mlopt.model.trust import Trust
+from mlopt.records.bench import BenchRow
+
+
+def parse_inputs(texts: tuple[str, ...]) -> tuple[TensorSpec, ...]:
+    """The signature that --input options give, in their order. Raises `UsageError`."""
+    return tuple(parse_spec(text, position) for position, text in enumerate(texts))
 
 
 def as_artifact(text: str, trust: Trust, given: tuple[TensorSpec, ...], scratch: Path) -> Artifact:
@@ -42,16 +46,12 @@ def as_artifact(text: str, trust: Trust, given: tuple[TensorSpec, ...], scratch:
 
 
 def bench_files(
-    models: list[str],
-    trust: Trust,
-    input: tuple[str, ...],
-    batches: tuple[int, ...],
-    budget_s: float,
-    conditions: Conditions,
-    sessions: int = 1,
-) -> tuple[list[dict[str, Any]], list[MloptError]]:
-    """Rows as in `run.json`, and the errors of what could not be measured; the first model is the baseline. Raises as `bench_side_by_side`."""
-    given = tuple(parse_spec(text, i) for i, text in enumerate(input))
+    models: list[str], trust: Trust, given: tuple[TensorSpec, ...], batches: tuple[int, ...], protocol: BenchProtocol
+) -> tuple[list[BenchRow], list[MloptError]]:
+    """Rows as in `run.json`, and the errors of what could not be measured; the first model is the baseline.
+
+    `given`: the inputs of models that do not know their own. Raises as `bench_side_by_side`.
+    """
     with tempfile.TemporaryDirectory(prefix="mlopt-bench-") as scratch:
         artifacts = [as_artifact(text, trust.for_model(text), given, Path(scratch)) for text in models]
-        return bench_side_by_side(artifacts, trust, batches, budget_s, conditions, sessions)
+        return bench_side_by_side(artifacts, trust, batches, protocol)

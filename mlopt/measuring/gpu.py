@@ -6,7 +6,10 @@ Never changes a setting of the device. NVML: https://docs.nvidia.com/deploy/nvml
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import Any
+
+from mlopt.records.bench import GpuState
 
 THROTTLED = {
     0x0000000000000004: "power cap",
@@ -41,31 +44,30 @@ class Gpu:
         except Exception:
             return None
 
-    def read(self) -> dict[str, Any]:
-        """{sm_mhz, memory_mhz, celsius, watts, energy_j, used_bytes, throttled}: `energy_j` counts since the driver was loaded."""
+    def read(self) -> GpuState:
+        """The state now; `energy_j` counts since the driver was loaded."""
         reasons = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
         if reasons is None:
             reasons = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
-        power, energy, memory = (
-            self._ask("nvmlDeviceGetPowerUsage"),
-            self._ask("nvmlDeviceGetTotalEnergyConsumption"),
-            self._ask("nvmlDeviceGetMemoryInfo"),
+        power = self._ask("nvmlDeviceGetPowerUsage")
+        energy = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+        memory = self._ask("nvmlDeviceGetMemoryInfo")
+        return GpuState(
+            sm_mhz=self._ask("nvmlDeviceGetClockInfo", 1),
+            memory_mhz=self._ask("nvmlDeviceGetClockInfo", 2),
+            celsius=self._ask("nvmlDeviceGetTemperature", 0),
+            watts=None if power is None else power / 1e3,
+            energy_j=None if energy is None else energy / 1e3,
+            used_bytes=None if memory is None else int(memory.used),
+            throttled=tuple(word for bit, word in THROTTLED.items() if (reasons or 0) & bit),
         )
-        return {
-            "sm_mhz": self._ask("nvmlDeviceGetClockInfo", 1),
-            "memory_mhz": self._ask("nvmlDeviceGetClockInfo", 2),
-            "celsius": self._ask("nvmlDeviceGetTemperature", 0),
-            "watts": None if power is None else power / 1e3,
-            "energy_j": None if energy is None else energy / 1e3,
-            "used_bytes": None if memory is None else int(memory.used),
-            "throttled": [word for bit, word in THROTTLED.items() if (reasons or 0) & bit],
-        }
 
 
-def between(before: dict[str, Any] | None, after: dict[str, Any] | None) -> dict[str, Any] | None:
+def between(before: GpuState | None, after: GpuState | None) -> GpuState | None:
     """Two readings as one: the later state, the energy in between, throttling at either end."""
     if before is None or after is None:
         return None
-    known = before["energy_j"] is not None and after["energy_j"] is not None
-    throttled = list(dict.fromkeys([*before["throttled"], *after["throttled"]]))
-    return {**after, "energy_j": after["energy_j"] - before["energy_j"] if known else None, "throttled": throttled}
+    spent = None
+    if before.energy_j is not None and after.energy_j is not None:
+        spent = after.energy_j - before.energy_j
+    return replace(after, energy_j=spent, throttled=tuple(dict.fromkeys([*before.throttled, *after.throttled])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,18 @@ def _one_pass(module: nn.Module, inputs: tuple[Any, ...], paths: list[str]) -> d
     return spent
 
 
-def slow_layers(
-    dense: nn.Module, pruned: nn.Module, inputs: tuple[Any, ...], macs: dict[str, tuple[float, float]], threads: int
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class SlowLayer:
+    """A layer that lost MACs and kept its time. `macs`, `time`: what is left of them, as a share; `seconds` of one pass now."""
+
+    layer: str
+    macs: float
+    time: float
+    seconds: float
+    reason: str
+
+
+def slow_layers(dense: nn.Module, pruned: nn.Module, inputs: tuple[Any, ...], macs: dict[str, tuple[float, float]], threads: int) -> list[SlowLayer]:
     """Layers that lost MACs but not the time, slowest first.
 
     `inputs`: one sample is what a serving call looks like. `macs`: before and after, by module path; only paths that both modules have.
@@ -82,17 +92,9 @@ def slow_layers(
         if path not in was or path not in now or was[path] < LEAST_SHARE * total:
             continue
         if now[path] / was[path] > after / before + SLACK:
-            layer = pruned.get_submodule(path)
-            out.append(
-                {
-                    "layer": path,
-                    "macs": after / before,
-                    "time": now[path] / was[path],
-                    "seconds": now[path],
-                    "reason": _reason(layer, after, now[path]),
-                }
-            )
-    return sorted(out, key=lambda row: -float(row["seconds"]))
+            reason = _reason(pruned.get_submodule(path), after, now[path])
+            out.append(SlowLayer(path, after / before, now[path] / was[path], now[path], reason))
+    return sorted(out, key=lambda layer: -layer.seconds)
 
 
 def _both_have(dense: nn.Module, pruned: nn.Module, path: str) -> bool:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlopt.errors import MloptError
+from mlopt.measuring.generation import Generation, ProcessReport
+from mlopt.records.bench import Conditions
 from mlopt.runtimes.messages import Opened, Ready, Usage
 
 BLOCK_S = 0.02
@@ -36,24 +37,6 @@ LOW_PERCENT = 10
 """The percentile of a block that stands for it: most of what disturbs a call makes it longer, so the low end is the quiet one."""
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """Under which conditions calls are timed; kept beside every figure.
-
-    `copies`: whether copying inputs to the device and outputs back is `in` the time or `out` of it (on a CPU both are the same).
-    `flush`: caches are written over before every call. `cuda_graph`: the call is captured once and replayed.
-    """
-
-    threads: int = 1
-    device: str = "cpu"
-    copies: str = "in"
-    flush: bool = False
-    cuda_graph: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
 class Timed(Protocol):
     """What the protocol drives: `remote.Worker`, or a fake."""
 
@@ -65,34 +48,24 @@ class Timed(Protocol):
     def usage(self) -> Usage: ...
 
 
-@dataclass
-class Epoch:
-    """What one set of fresh processes gave at one shape. `blocks[i]` are the kept calls, in seconds, of artifact `i`: blocks `2r` and `2r+1`
-    belong to round `r`. `info[i]`: what its worker says of itself (`first_s`, `load_s`, `peak_rss_bytes`, `warmup_s`, `settled`, ...)."""
+@dataclass(frozen=True)
+class Schedule:
+    """How long processes take turns: so many seconds, and at least so many rounds."""
 
-    blocks: dict[int, list[NDArray[np.float64]]] = field(default_factory=dict)
-    info: dict[int, dict[str, Any]] = field(default_factory=dict)
-    failed: dict[int, MloptError] = field(default_factory=dict)
-    began_s: float = 0.0
-    seconds: float = 0.0
-    load: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def rounds(self) -> int:
-        """How many rounds every artifact that lived took part in."""
-        return min((len(blocks) // 2 for blocks in self.blocks.values()), default=0)
+    seconds: float
+    least_rounds: int
 
 
 @dataclass(frozen=True)
-class Warm:
-    """`settled`: successive blocks agreed; else the limit ended the warm-up, and the record says so."""
+class WarmUp:
+    """How a warm-up ended. `settled`: successive blocks agreed; else the limit ended it, and the record says so."""
 
     per_call_s: float
     spent_s: float
     settled: bool
 
 
-def warm_up(worker: Timed, clock: Callable[[], float] = time.perf_counter, flush: bool = False) -> Warm:
+def warm_up(worker: Timed, clock: Callable[[], float] = time.perf_counter, flush: bool = False) -> WarmUp:
     """Call until the low percentiles of three successive blocks agree within 2%, or for three seconds."""
     begin = clock()
     levels = [_level(worker.block(1))]
@@ -102,7 +75,7 @@ def warm_up(worker: Timed, clock: Callable[[], float] = time.perf_counter, flush
         settled = len(levels) > LEAST_WARM_BLOCKS and max(last) <= min(last) * (1 + SETTLED)
         spent = clock() - begin
         if settled or spent >= WARMUP_LIMIT_S:
-            return Warm(levels[-1], spent, settled)
+            return WarmUp(levels[-1], spent, settled)
 
 
 def _level(seconds: list[float]) -> float:
@@ -118,21 +91,25 @@ def calls_of(per_call_s: float, flush: bool = False) -> tuple[int, int]:
     return kept, max(LEAST_DROPPED, min(MOST_DROPPED, round(DROPPED_S / each)))
 
 
-def run_epoch(
+def _report(opened: Opened, ready: Ready, warm: WarmUp) -> ProcessReport:
+    """What a process has said until its warm-up ended."""
+    return ProcessReport(**vars(opened), **vars(ready), warmup_s=warm.spent_s, settled=warm.settled)
+
+
+def run_generation(
     workers: dict[int, Timed],
     inputs: Path,
     conditions: Conditions,
-    seconds: float,
-    least_rounds: int,
+    schedule: Schedule,
     shuffle: random.Random,
     clock: Callable[[], float] = time.perf_counter,
-) -> Epoch:
-    """Warm up all workers and let them take turns for so many seconds, and for at least so many rounds.
+) -> Generation:
+    """Warm up all workers, and let them take turns.
 
-    A worker that dies is in `failed` and out of the rest; the error of worker 0, the baseline, is raised: without it there is nothing to
-    compare with.
+    A worker that dies is in `failed` and out of the rest; the error of worker 0, the baseline, is raised:
+    without it there is nothing to compare with.
     """
-    epoch = Epoch(began_s=clock())
+    made = Generation(began_s=clock())
     calls: dict[int, tuple[int, int]] = {}
     alive = dict(workers)
 
@@ -142,31 +119,34 @@ def run_epoch(
         except MloptError as error:
             if index == 0:
                 raise
-            epoch.failed[index] = error
-            epoch.blocks.pop(index, None)
+            made.failed[index] = error
+            made.blocks.pop(index, None)
             del alive[index]
 
     def start(index: int) -> None:
         ready = alive[index].prepare(inputs, conditions.copies, conditions.flush)
         warm = warm_up(alive[index], clock, conditions.flush)
         calls[index] = calls_of(warm.per_call_s, conditions.flush)
-        epoch.blocks[index] = []
-        epoch.info[index] = {**asdict(alive[index].info), **asdict(ready), "warmup_s": warm.spent_s, "settled": warm.settled}
+        made.blocks[index] = []
+        made.reports[index] = _report(alive[index].info, ready, warm)
+
+    def end(index: int) -> None:
+        made.reports[index] = replace(made.reports[index], **vars(alive[index].usage()))
 
     def block(index: int) -> None:
         kept, dropped = calls[index]
-        epoch.blocks[index].append(np.asarray(alive[index].block(kept + dropped)[dropped:]))
+        made.blocks[index].append(np.asarray(alive[index].block(kept + dropped)[dropped:]))
 
     for index in shuffle.sample(list(alive), len(alive)):
         guarded(index, start)
     begin, done = clock(), 0
-    while done < least_rounds or clock() - begin < seconds:
+    while done < schedule.least_rounds or clock() - begin < schedule.seconds:
         order = shuffle.sample(list(alive), len(alive))
         for index in (*order, *reversed(order)):
             if index in alive:
                 guarded(index, block)
         done += 1
     for index in list(alive):
-        guarded(index, lambda index: epoch.info[index].update(asdict(alive[index].usage())))
-    epoch.seconds = clock() - epoch.began_s
-    return epoch
+        guarded(index, end)
+    made.seconds = clock() - made.began_s
+    return made

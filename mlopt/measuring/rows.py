@@ -1,122 +1,126 @@
-"""From epochs to the `bench` rows of `run.json`."""
+"""From generations to the `bench` rows of `run.json`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from mlopt.measuring.duet import times_of, told
-from mlopt.measuring.protocol import LOW_PERCENT, Conditions, Epoch
-from mlopt.measuring.statistics import Ratio, differences, percentile, ratio_of
-from mlopt.records.bench import Operator
+from mlopt.measuring.generation import Generation, ProcessReport, reports_of, times_of
+from mlopt.measuring.profiles import realised_precision
+from mlopt.measuring.protocol import LOW_PERCENT
+from mlopt.measuring.statistics import differences, percentile, ratio_of
+from mlopt.records.bench import BenchRow, Conditions, GpuState, Histogram, Load, Operator, Ratio, Speedup
 
-MATRIX_SHARE = 0.05
-"""An operator below this share of the time says nothing of the precision that an artifact runs in."""
+SHOWN_OPERATORS = 12
+BINS = 40
 
 
-def speedup(epochs: list[Epoch], index: int, against: int = 0) -> Ratio:
-    """How many times faster entry `index` is, with its 95% interval."""
-    both = [epoch.blocks for epoch in epochs if index in epoch.blocks and against in epoch.blocks]
+def speedup(generations: list[Generation], index: int, against: int = 0) -> Ratio:
+    """How many times faster contender `index` is, with its 95% interval."""
+    both = [made.blocks for made in generations if index in made.blocks and against in made.blocks]
     return ratio_of([differences(blocks[against], blocks[index], LOW_PERCENT) for blocks in both]).inverse()
 
 
 def bench_rows(
     names: Sequence[str],
     batch: int,
-    epochs: list[Epoch],
+    generations: list[Generation],
     conditions: Conditions,
     parents: Mapping[int, int] | None = None,
-    operators: Mapping[int, list[Operator]] | None = None,
-) -> list[dict[str, Any]]:
-    """One row an entry that lived through some epoch; entry 0 is the baseline.
+    operators: Mapping[int, tuple[Operator, ...]] | None = None,
+) -> list[BenchRow]:
+    """One row a contender that lived through some generation; contender 0 is the baseline.
 
-    `parents`: which entry another was made from, for its own share of the gain (`step`). `operators`: profiles, from which provider and
-    precision are read back.
+    `parents`: which contender another was made from, for its own share of the gain (`step`). `operators`: profiles, from
+    which the precision is read back.
     """
     out = []
     for index, name in enumerate(names):
-        times = times_of(epochs, index)
+        times = times_of(generations, index)
         p50 = percentile(times, 50)
         if p50 is None:
             continue
-        info = next(epoch.info[index] for epoch in epochs if index in epoch.info)
-        profile = (operators or {}).get(index, [])
-        parent = (parents or {}).get(index, 0)
-        cold = epochs[0].info.get(index, {})
-        row = {
-            "artifact": name,
-            "runtime": info.get("runtime"),
-            "provider": info.get("provider"),
-            "device": info.get("device"),
-            "precision": realised_precision(profile) or info.get("precision"),
-            "batch": batch,
-            **conditions.to_json(),
-            "clock": info.get("clock", "host"),
-            "p10_s": percentile(times, LOW_PERCENT),
-            "p50_s": p50,
-            "p90_s": percentile(times, 90),
-            "p99_s": percentile(times, 99),
-            "p999_s": percentile(times, 99.9),
-            "throughput_per_s": batch / p50,
-            "peak_rss_bytes": max(told(epochs, index, "peak_rss_bytes"), default=None),
-            "peak_device_bytes": max(told(epochs, index, "peak_device_bytes"), default=None),
-            "load_s": cold.get("load_s"),
-            "cold_start_s": cold["load_s"] + cold["first_s"] if "load_s" in cold and "first_s" in cold else None,
-            "warmup_s": _median(told(epochs, index, "warmup_s")),
-            "settled": all(told(epochs, index, "settled")),
-            "preempted": sum(told(epochs, index, "preempted")),
-            "samples": len(times),
-            "rounds": sum(epoch.rounds for epoch in epochs),
-            "epochs": sum(index in epoch.blocks for epoch in epochs),
-            "load": load_of(epochs),
-            "gpu": gpu_of(epochs),
-            "histogram": histogram(times),
-            "operators": [asdict(row) for row in profile[:SHOWN_OPERATORS]],
-            "speedup": None if index == 0 else {**speedup(epochs, index).to_json(), "against": names[0]},
-        }
-        if parent and any(index in epoch.blocks and parent in epoch.blocks for epoch in epochs):
-            row["step"] = {**speedup(epochs, index, parent).to_json(), "against": names[parent]}
+        profile = (operators or {}).get(index, ())
+        reports = reports_of(generations, index)
+        first, cold = reports[0], generations[0].reports.get(index, ProcessReport())
+        row = BenchRow(
+            artifact=name,
+            runtime=first.runtime,
+            provider=first.provider,
+            device=first.device,
+            precision=realised_precision(profile) or first.precision,
+            batch=batch,
+            threads=conditions.threads,
+            copies=conditions.copies,
+            flush=conditions.flush,
+            cuda_graph=conditions.cuda_graph,
+            clock=first.clock,
+            p10_s=percentile(times, LOW_PERCENT),
+            p50_s=p50,
+            p90_s=percentile(times, 90),
+            p99_s=percentile(times, 99),
+            p999_s=percentile(times, 99.9),
+            throughput_per_s=batch / p50,
+            peak_rss_bytes=_largest(report.peak_rss_bytes for report in reports),
+            peak_device_bytes=_largest(report.peak_device_bytes for report in reports),
+            load_s=cold.load_s,
+            cold_start_s=cold.load_s + cold.first_s if cold.load_s is not None and cold.first_s is not None else None,
+            warmup_s=_median(report.warmup_s for report in reports),
+            settled=all(report.settled for report in reports),
+            preempted=sum(report.preempted or 0 for report in reports),
+            samples=len(times),
+            rounds=sum(made.rounds for made in generations),
+            epochs=sum(index in made.blocks for made in generations),
+            load=load_of(generations),
+            gpu=gpu_of(generations),
+            histogram=histogram(times),
+            operators=profile[:SHOWN_OPERATORS],
+            speedup=None if index == 0 else speedup(generations, index).compared_with(names[0]),
+            step=_step(names, generations, index, (parents or {}).get(index, 0)),
+        )
         out.append(row)
     return out
 
 
-def load_of(epochs: list[Epoch]) -> dict[str, float | None]:
-    """How busy the machine was: the median over epochs of what `load_between` says."""
-    keys = [key for key in epochs[0].load if key != "gpu"]
-    return {key: _median([epoch.load[key] for epoch in epochs if epoch.load.get(key) is not None]) for key in keys}
+def _step(names: Sequence[str], generations: list[Generation], index: int, parent: int) -> Speedup | None:
+    """The speed-up against what a contender was made from; None where that is the baseline, whose speed-up stands already."""
+    if not parent or not any(index in made.blocks and parent in made.blocks for made in generations):
+        return None
+    return speedup(generations, index, parent).compared_with(names[parent])
 
 
-def gpu_of(epochs: list[Epoch]) -> dict[str, Any] | None:
+def load_of(generations: list[Generation]) -> Load:
+    """How busy the machine was: the median over generations of what `load_between` says."""
+    return Load(
+        busy=_median(made.load.busy for made in generations),
+        stolen=_median(made.load.stolen for made in generations),
+        waited=_median(made.load.waited for made in generations),
+        mhz=_median(made.load.mhz for made in generations),
+        load=_median(made.load.load for made in generations),
+    )
+
+
+def gpu_of(generations: list[Generation]) -> GpuState | None:
     """The GPU as it was last read, with everything that throttled it; None without one."""
-    read = [epoch.load["gpu"] for epoch in epochs if epoch.load.get("gpu")]
-    return {**read[-1], "throttled": sorted({reason for one in read for reason in one["throttled"]})} if read else None
+    read = [made.gpu for made in generations if made.gpu is not None]
+    return replace(read[-1], throttled=tuple(sorted({reason for one in read for reason in one.throttled}))) if read else None
 
 
-SHOWN_OPERATORS = 12
-BINS = 40
-
-
-def histogram(times: Sequence[float]) -> dict[str, Any]:
-    """{low_s, high_s, counts, beyond}: the calls between the fastest and the 99th percentile in equal bins, and how many were slower."""
+def histogram(times: Sequence[float]) -> Histogram:
+    """The distribution of calls, in seconds."""
     data = np.asarray(times)
     low, high = float(data.min()), float(np.percentile(data, 99))
     high = max(high, low * (1 + 1e-6))
     counts, _ = np.histogram(data, bins=BINS, range=(low, high))
-    return {"low_s": low, "high_s": high, "counts": counts.tolist(), "beyond": int((data > high).sum())}
+    return Histogram(low, high, tuple(counts.tolist()), int((data > high).sum()))
 
 
-def realised_precision(operators: list[Operator]) -> str | None:
-    """The precision in which most of the profiled time is spent; None when the profile does not say."""
-    total = sum(row.seconds for row in operators)
-    spent: dict[str, float] = {}
-    for row in operators:
-        if row.precision and row.seconds >= MATRIX_SHARE * total:
-            spent[row.precision] = spent.get(row.precision, 0.0) + row.seconds
-    return max(spent, key=lambda key: spent[key]) if spent else None
+def _largest(values: Iterable[int | None]) -> int | None:
+    return max((value for value in values if value is not None), default=None)
 
 
-def _median(values: Sequence[float]) -> float | None:
-    return float(np.median(values)) if values else None
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None

@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from mlopt.artifact import Artifact, TensorSpec
 from mlopt.data.sets import NO_DATA, DataSet
 from mlopt.errors import MloptError, UsageError
-from mlopt.measuring.protocol import Conditions
 from mlopt.measuring.rows import bench_rows
-from mlopt.measuring.sampling import Entry, Sampler, Shape, sets_for
+from mlopt.measuring.sampling import Contender, Sampler, Workload, sets_for
+from mlopt.model.inputs import synthetic
 from mlopt.model.trust import Trust
+from mlopt.records.bench import BenchRow, Conditions
 from mlopt.runtimes.base import Arrays
 
 SERVE_S = 1.0
+OTHER_DIMENSIONS = 16
+"""The size of dynamic dimensions other than the batch, where no data says what they are."""
 
 
-def timed_shape(artifact: Artifact, batch: int, data: DataSet = NO_DATA) -> Shape:
-    """Inputs at one batch size, enough sets to rotate: real ones where there is data, other dynamic dimensions as in the data, or 16."""
-    from mlopt.model.inputs import synthetic
+@dataclass(frozen=True)
+class BenchProtocol:
+    """How artifacts are measured for figures. `budget_s`: seconds of sampling for each batch size.
 
+    `sessions`: also the throughput of so many processes at once, at the first batch size.
+    """
+
+    budget_s: float = 10.0
+    conditions: Conditions = field(default_factory=Conditions)
+    sessions: int = 1
+    seed: int = 0
+
+
+def workload_for(artifact: Artifact, batch: int, data: DataSet = NO_DATA) -> Workload:
+    """Inputs at one batch size, enough sets to rotate.
+
+    Real ones where there is data, other dynamic dimensions as in the data; else random ones, other dimensions 16.
+    """
     specs = tuple(
         TensorSpec(spec.name, (batch, *spec.dims[1:]) if spec.dims and isinstance(spec.dims[0], str) else spec.dims, spec.dtype)
         for spec in artifact.inputs
     )
 
     def made(seed: int) -> Arrays:
-        return [tensor.numpy() for tensor in synthetic(specs, dynamic=16, seed=seed)]
+        return [tensor.numpy() for tensor in synthetic(specs, dynamic=OTHER_DIMENSIONS, seed=seed)]
 
     first = made(0)
     count = sets_for(sum(array.nbytes for array in first))
@@ -38,34 +54,33 @@ def timed_shape(artifact: Artifact, batch: int, data: DataSet = NO_DATA) -> Shap
         tensors, _ = part.take(batch * count)
         if len(tensors[0]) >= batch:
             arrays = [tensor.numpy() for tensor in tensors]
-            whole = len(arrays[0]) // batch
-            return Shape(batch, tuple([np.ascontiguousarray(array[i * batch : (i + 1) * batch]) for array in arrays] for i in range(whole)))
-    return Shape(batch, (first, *(made(seed) for seed in range(1, count))))
+            starts = range(0, len(arrays[0]) // batch * batch, batch)
+            return Workload(batch, tuple([np.ascontiguousarray(array[at : at + batch]) for array in arrays] for at in starts))
+    return Workload(batch, (first, *(made(seed) for seed in range(1, count))))
 
 
 def measure(
-    entries: list[Entry],
-    shapes: list[Shape],
-    conditions: Conditions,
-    budget_s: float,
-    seed: int = 0,
+    contenders: list[Contender],
+    workloads: list[Workload],
+    protocol: BenchProtocol,
     parents: dict[int, int] | None = None,
-    sessions: int = 1,
-) -> tuple[list[dict[str, Any]], dict[int, MloptError]]:
-    """(rows of all shapes, errors of entries that could not be measured). Raises what the baseline raises.
+) -> tuple[list[BenchRow], dict[int, MloptError]]:
+    """(rows of all workloads, errors of contenders that could not be measured). Raises what the baseline raises.
 
-    `sessions`: also the throughput of so many processes at once, at the first shape.
+    `parents`: which contender another was made from.
     """
-    with Sampler(entries, shapes, conditions, seed) as sampler:
-        epochs = sampler.collect(budget_s, profile=True)
-        together = sampler.throughput(sessions, SERVE_S) if sessions > 1 or conditions.device == "cuda" else {}
-    names = [entry.name for entry in entries]
-    out: list[dict[str, Any]] = []
-    for number, (shape, column) in enumerate(zip(shapes, epochs, strict=True)):
-        out += bench_rows(names, shape.batch, column, conditions, parents, sampler.operators if number == 0 else None)
-    for row in out:
-        if row["batch"] == shapes[0].batch and names.index(row["artifact"]) in together:
-            row["concurrent"] = together[names.index(row["artifact"])]
+    conditions = protocol.conditions
+    with Sampler(contenders, workloads, conditions, protocol.seed) as sampler:
+        generations = sampler.collect(protocol.budget_s, profile=True)
+        several = protocol.sessions > 1 or conditions.device == "cuda"
+        together = sampler.throughput(protocol.sessions, SERVE_S) if several else {}
+    names = [contender.name for contender in contenders]
+    out: list[BenchRow] = []
+    for number, (workload, column) in enumerate(zip(workloads, generations, strict=True)):
+        rows = bench_rows(names, workload.batch, column, conditions, parents, sampler.operators if number == 0 else None)
+        if workload.batch == workloads[0].batch:
+            rows = [replace(row, concurrent=together.get(names.index(row.artifact))) for row in rows]
+        out += rows
     return out, sampler.lost
 
 
@@ -91,14 +106,10 @@ def _compatible(a: tuple[TensorSpec, ...], b: tuple[TensorSpec, ...]) -> bool:
 
 
 def bench_side_by_side(
-    artifacts: list[Artifact],
-    trust: Trust,
-    batches: tuple[int, ...],
-    budget_s: float,
-    conditions: Conditions,
-    sessions: int = 1,
-) -> tuple[list[dict[str, Any]], list[MloptError]]:
-    """Rows of artifacts whose signatures must agree, interleaved, and what went wrong with those that have none. The first is the baseline.
+    artifacts: list[Artifact], trust: Trust, batches: tuple[int, ...], protocol: BenchProtocol
+) -> tuple[list[BenchRow], list[MloptError]]:
+    """Rows of artifacts whose signatures must agree, interleaved, and what went wrong with those that have none. The
+    first is the baseline.
 
     Raises `UsageError` when they cannot be compared, and what the baseline raises.
     """
@@ -107,9 +118,9 @@ def bench_side_by_side(
         for batch in batches:
             if artifact.fixed_batch not in (None, batch):
                 raise UsageError(f"{artifact.name}: its batch is fixed at {artifact.fixed_batch}", f"measure with --batch {artifact.fixed_batch}")
-    entries = [Entry(artifact.name, artifact, trust.for_model(artifact.name)) for artifact in artifacts]
-    shapes = [timed_shape(most_fixed(artifacts), batch) for batch in batches]
-    rows, lost = measure(entries, shapes, conditions, budget_s, sessions=sessions)
+    contenders = [Contender(artifact.name, artifact, trust.for_model(artifact.name)) for artifact in artifacts]
+    workloads = [workload_for(most_fixed(artifacts), batch) for batch in batches]
+    rows, lost = measure(contenders, workloads, protocol)
     return rows, list(lost.values())
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from mlopt.errors import UsageError
-from mlopt.measuring.protocol import Epoch
+from mlopt.measuring.generation import Generation
+from mlopt.records.edge import Json, to_json
 from mlopt.system.files import explain_os_error
 
 FILE = "samples.jsonl"
@@ -24,7 +25,8 @@ def forget_samples(directory: Path) -> None:
 
 
 class SampleFile:
-    """Every call that is timed, one line an epoch: {"artifact", "shape", "blocks": {"0": nanoseconds of each block, "1": ...}, "info", "load"}.
+    """Every call that is timed, one line a generation and workload: {"artifact", "shape" (the number of the workload),
+    "blocks": {"0": nanoseconds of each block, "1": ...}, "info" (what each process says of itself), "load"}.
 
     A line is whole or not there: when the disk is full, what was finished stays, and `UsageError` says where.
     """
@@ -43,12 +45,8 @@ class SampleFile:
     def __exit__(self, *exc: object) -> None:
         self._file.close()
 
-    def __call__(self, epochs: list[Epoch]) -> None:
-        lines = []
-        for shape, epoch in enumerate(epochs):
-            blocks = {str(i): [np.round(block * 1e9).astype(int).tolist() for block in many] for i, many in epoch.blocks.items()}
-            info = {str(i): value for i, value in epoch.info.items()}
-            lines.append(json.dumps({"artifact": self._artifact, "shape": shape, "blocks": blocks, "info": info, "load": epoch.load}))
+    def __call__(self, generations: list[Generation]) -> None:
+        lines = [json.dumps(self._line(number, made)) for number, made in enumerate(generations)]
         end = self._file.tell()
         try:
             self._file.write(("\n".join(lines) + "\n").encode())
@@ -56,6 +54,12 @@ class SampleFile:
         except OSError as error:
             os.truncate(self._path, end)
             raise UsageError(
-                f"{explain_os_error(error, self._path.parent).message}; the samples of the finished epochs are in {self._path}",
+                f"{explain_os_error(error, self._path.parent).message}; the samples of finished processes are in {self._path}",
                 "free some space and run the gate again, or leave out -o",
             ) from error
+
+    def _line(self, workload: int, made: Generation) -> Json:
+        blocks: Json = {str(i): [np.round(block * 1e9).astype(int).tolist() for block in many] for i, many in made.blocks.items()}
+        info: Json = {str(i): to_json(report) for i, report in made.reports.items()}
+        load = to_json(made.load) | ({} if made.gpu is None else {"gpu": to_json(made.gpu)})
+        return {"artifact": self._artifact, "shape": workload, "blocks": blocks, "info": info, "load": load}

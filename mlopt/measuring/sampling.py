@@ -1,4 +1,4 @@
-"""Fresh processes, epoch after epoch: what `bench`, the gate and the search for a latency all sample with."""
+"""Fresh processes, generation after generation: what `bench`, the gate and the search for a latency all sample with."""
 
 from __future__ import annotations
 
@@ -10,45 +10,56 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from mlopt.artifact import Artifact
 from mlopt.errors import MloptError
 from mlopt.measuring.environment import load_between, load_now
+from mlopt.measuring.generation import Generation
 from mlopt.measuring.gpu import Gpu, between
-from mlopt.measuring.protocol import Conditions, Epoch, run_epoch
-from mlopt.records.bench import Operator
+from mlopt.measuring.protocol import Schedule, run_generation
+from mlopt.model.trust import Trust
+from mlopt.records.bench import Concurrent, Conditions, GpuState, Operator
 from mlopt.runtimes.base import Arrays
 from mlopt.runtimes.messages import Served, ServeJob
 from mlopt.runtimes.remote import Worker, WorkerSpec
 from mlopt.runtimes.timing import Slowdown
 from mlopt.runtimes.worker import write_sets
 
-EPOCH_S = 0.8
+GENERATION_S = 0.8
 """Processes are renewed this often: where memory happens to lie makes one process of the same file faster than another, by up to 2%."""
 START_SHARE = 0.5
-"""An epoch samples for at least this share of what its start cost, so that heavy runtimes do not spend a budget on starting."""
+"""A generation samples for at least this share of what its start cost, so that heavy runtimes do not spend a budget on starting."""
 LEAST_ROUNDS, LEAST_COLLECTED = 3, 8
 """Below eight rounds a 95% interval of a single set of processes would be little more than their range."""
-MOST_EPOCHS, COLLECT_START_SHARE = 10, 2.0
+MOST_GENERATIONS, COLLECT_START_SHARE = 10, 2.0
 PROFILED_CALLS = 5
 ROTATED_BYTES, MOST_SETS = 4 * 2**20, 16
 
 
 @dataclass(frozen=True)
-class Entry:
-    """An artifact to be timed. `slowdown`: a known delay around each call, for the gate's self-test."""
+class Contender:
+    """An artifact to be timed. `device`: where it runs instead of the device of the conditions.
+
+    `slowdown`: a known delay around each call, for the gate's self-test.
+    """
 
     name: str
     artifact: Artifact
-    trust: Any = None
+    trust: Trust | None = None
     device: str | None = None
     slowdown: Slowdown | None = None
 
+    def takes(self, batch: int) -> bool:
+        """Whether it can run this batch size."""
+        return self.artifact.fixed_batch in (None, batch)
+
 
 @dataclass(frozen=True)
-class Shape:
-    """Inputs that all entries are timed on, at one batch size. `sets` take turns, so that no input is in a cache because it was just used."""
+class Workload:
+    """Inputs that all contenders are timed on, at one batch size.
+
+    `sets` take turns, so that no input is in a cache because it was just used.
+    """
 
     batch: int
     sets: tuple[Arrays, ...]
@@ -59,132 +70,158 @@ def sets_for(bytes_each: int) -> int:
     return max(2, min(MOST_SETS, ROTATED_BYTES // max(1, bytes_each)))
 
 
-class Sampler:
-    """Starts all entries in fresh processes for each epoch. Entry 0 is the baseline. Use as a context manager: inputs lie in a scratch directory."""
+def start_worker(contender: Contender, conditions: Conditions, pin: bool = True) -> Worker:
+    """A fresh process for a contender; it loads while the caller goes on. `pin`: on the cores that all take turns on."""
+    artifact = contender.artifact
+    spec = WorkerSpec(
+        artifact.format,
+        artifact.path,
+        threads=conditions.threads,
+        device=contender.device or conditions.device,
+        precision=artifact.precision,
+        trust=contender.trust,
+        pin=pin,
+        cuda_graph=conditions.cuda_graph,
+        slowdown=contender.slowdown,
+    )
+    return Worker(contender.name, spec)
 
-    def __init__(self, entries: list[Entry], shapes: list[Shape], conditions: Conditions, seed: int = 0) -> None:
-        self.entries, self.shapes, self.conditions = entries, shapes, conditions
+
+class Sampler:
+    """Starts all contenders in fresh processes for each generation. Contender 0 is the baseline.
+
+    Use as a context manager: inputs lie in a scratch directory.
+    """
+
+    def __init__(self, contenders: list[Contender], workloads: list[Workload], conditions: Conditions, seed: int = 0) -> None:
+        self.contenders, self.workloads, self.conditions = contenders, workloads, conditions
         self._shuffle = random.Random(seed)
         self._stack = contextlib.ExitStack()
         self._gpu = Gpu.open() if conditions.device == "cuda" else None
+        self._inputs: list[Path] = []
         self.lost: dict[int, MloptError] = {}
-        """Entries that could not be loaded or died: they are not started again."""
-        self.operators: dict[int, list[Operator]] = {}
-        """Profiles, once `collect` was asked for them: rows of `Runtime.profile`, by entry."""
+        """Contenders that could not be loaded or died: they are not started again."""
+        self.operators: dict[int, tuple[Operator, ...]] = {}
+        """Profiles by contender, once `collect` was asked for them."""
 
     def __enter__(self) -> Sampler:
         scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="mlopt-inputs-")))
-        self._inputs = [scratch / f"{number}.npz" for number in range(len(self.shapes))]
-        for path, shape in zip(self._inputs, self.shapes, strict=True):
-            write_sets(path, list(shape.sets))
+        self._inputs = [scratch / f"{number}.npz" for number in range(len(self.workloads))]
+        for path, workload in zip(self._inputs, self.workloads, strict=True):
+            write_sets(path, list(workload.sets))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.close()
 
-    def worker(self, entry: Entry, pin: bool = True) -> Worker:
-        """A fresh process for an entry; it loads while the caller goes on."""
-        artifact, on = entry.artifact, self.conditions
-        spec = WorkerSpec(artifact.format, artifact.path, on.threads, entry.device or on.device, artifact.precision,
-                          entry.trust, pin, on.cuda_graph, entry.slowdown)  # fmt: skip
-        return Worker(entry.name, spec)
-
     @contextlib.contextmanager
-    def started(self, side_by_side: bool = True) -> Iterator[dict[int, Any]]:
-        """Workers of all entries that are not lost; loading side by side is quicker, one after the other is what a cold start is measured
-        with. Raises what the baseline raises."""
+    def started(self, side_by_side: bool = True) -> Iterator[dict[int, Worker]]:
+        """Workers of all contenders that are not lost; loading side by side is quicker, one after the other is what a
+        cold start is measured with. Raises what the baseline raises."""
         with contextlib.ExitStack() as stack:
-            order = [index for index in range(len(self.entries)) if index not in self.lost]
+            order = [index for index in range(len(self.contenders)) if index not in self.lost]
             self._shuffle.shuffle(order)
-            waiting = {index: self.worker(self.entries[index]) for index in order} if side_by_side else {}
+            waiting = {index: self._start(index) for index in order} if side_by_side else {}
             for worker in waiting.values():
                 stack.callback(worker.close)
-            ready: dict[int, Any] = {}
+            ready: dict[int, Worker] = {}
             for index in order:
                 try:
-                    ready[index] = waiting[index].__enter__() if side_by_side else stack.enter_context(self.worker(self.entries[index]))
+                    ready[index] = waiting[index].__enter__() if side_by_side else stack.enter_context(self._start(index))
                 except MloptError as error:
                     if index == 0:
                         raise
                     self.lost[index] = error
             yield ready
 
-    def epoch(
+    def _start(self, index: int) -> Worker:
+        return start_worker(self.contenders[index], self.conditions)
+
+    def generation(
         self,
-        seconds: Callable[[float], float] | float = EPOCH_S,
+        seconds: Callable[[float], float] | float = GENERATION_S,
         side_by_side: bool = True,
         rounds: int = LEAST_ROUNDS,
-        after: Callable[[dict[int, Any]], None] = lambda workers: None,
-    ) -> list[Epoch]:
-        """One set of fresh processes: an `Epoch` for each shape. `seconds` of sampling for each, or how many, given what the start took; `rounds` at
-        least. `after` is given the workers before they end."""
+        after: Callable[[dict[int, Worker]], None] = lambda workers: None,
+    ) -> list[Generation]:
+        """One set of fresh processes: a `Generation` for each workload.
+
+        `seconds` of sampling for each, or how many, given what the start took; `rounds` at least. `after` is given the
+        workers before they end.
+        """
         out = []
-        began, load, card = time.perf_counter(), load_now(), self._gpu.read() if self._gpu else None
+        began, load, card = time.perf_counter(), load_now(), self._read_gpu()
         with self.started(side_by_side) as workers:
             start_s = time.perf_counter() - began
             length = seconds(start_s) if callable(seconds) else max(seconds, START_SHARE * start_s)
-            for shape, inputs in zip(self.shapes, self._inputs, strict=True):
-                able = {i: w for i, w in workers.items() if i not in self.lost and self.entries[i].artifact.fixed_batch in (None, shape.batch)}
-                epoch = Epoch()
+            for workload, inputs in zip(self.workloads, self._inputs, strict=True):
+                able = {i: w for i, w in workers.items() if i not in self.lost and self.contenders[i].takes(workload.batch)}
+                made = Generation()
                 if 0 in able:
-                    epoch = run_epoch(able, inputs, self.conditions, length, rounds, self._shuffle)
-                    self.lost |= epoch.failed
-                out.append(epoch)
+                    made = run_generation(dict(able), inputs, self.conditions, Schedule(length, rounds), self._shuffle)
+                    self.lost |= made.failed
+                out.append(made)
             after(workers)
-        passed = load_between(load, load_now())
-        if self._gpu is not None:
-            passed["gpu"] = between(card, self._gpu.read())
-        for epoch in out:
-            epoch.load, epoch.seconds = passed, (time.perf_counter() - began) / len(out)
+        load_meanwhile, gpu_meanwhile = load_between(load, load_now()), between(card, self._read_gpu())
+        for made in out:
+            made.load, made.gpu, made.seconds = load_meanwhile, gpu_meanwhile, (time.perf_counter() - began) / len(out)
         return out
 
-    def collect(self, budget_s: float, profile: bool = False) -> list[list[Epoch]]:
-        """Epochs until about `budget_s` seconds of every shape were sampled, starts not counted: for figures, not for verdicts.
+    def _read_gpu(self) -> GpuState | None:
+        return self._gpu.read() if self._gpu else None
 
-        The first set of processes loads one after the other, for the cold start. `profile`: the last set is asked for its `operators` when its timing
-        is done.
+    def collect(self, budget_s: float, profile: bool = False) -> list[list[Generation]]:
+        """Generations, by workload, until about `budget_s` seconds of every workload were sampled, starts not counted: for
+        figures, not for verdicts.
+
+        The first set of processes loads one after the other, for the cold start. `profile`: the last set is asked for its
+        `operators` when its timing is done.
         """
         wanted = 1
 
         def length(start_s: float) -> float:
             nonlocal wanted
             if not out:
-                wanted = max(1, min(MOST_EPOCHS, round(budget_s / max(EPOCH_S * len(self.entries) / 2, COLLECT_START_SHARE * start_s))))
+                each = max(GENERATION_S * len(self.contenders) / 2, COLLECT_START_SHARE * start_s)
+                wanted = max(1, min(MOST_GENERATIONS, round(budget_s / each)))
             return budget_s / wanted
 
-        def after(workers: dict[int, Any]) -> None:
+        def after(workers: dict[int, Worker]) -> None:
             if profile and len(out) + 1 >= wanted:
                 self._read_profiles(workers)
 
-        out: list[list[Epoch]] = []
+        out: list[list[Generation]] = []
         while len(out) < wanted:
-            out.append(self.epoch(length, side_by_side=bool(out), rounds=LEAST_COLLECTED, after=after))
+            out.append(self.generation(length, side_by_side=bool(out), rounds=LEAST_COLLECTED, after=after))
         return [list(column) for column in zip(*out, strict=True)]
 
-    def _read_profiles(self, workers: dict[int, Any]) -> None:
-        """The operators of every entry that can run the first shape. Timing with a profiler on is another thing than timing."""
+    def _read_profiles(self, workers: dict[int, Worker]) -> None:
+        """The operators of every contender that can run the first workload. Timing with a profiler on is another thing than
+        timing."""
         for index, worker in workers.items():
-            if index not in self.lost and self.entries[index].artifact.fixed_batch in (None, self.shapes[0].batch):
+            if index not in self.lost and self.contenders[index].takes(self.workloads[0].batch):
                 with contextlib.suppress(MloptError):  # a profile explains; without it there is one explanation less
-                    self.operators[index] = worker.profile(self._inputs[0], PROFILED_CALLS)
+                    self.operators[index] = tuple(worker.profile(self._inputs[0], PROFILED_CALLS))
 
-    def throughput(self, sessions: int, seconds: float) -> dict[int, dict[str, Any]]:
-        """Each entry with so many processes of it at work at once, on the first shape: {sessions, throughput_per_s, joules_per_sample}, the last
-        from NVML's counter, None without it."""
-        out: dict[int, dict[str, Any]] = {}
-        for index, entry in enumerate(self.entries):
-            if index in self.lost or entry.artifact.fixed_batch not in (None, self.shapes[0].batch):
+    def throughput(self, sessions: int, seconds: float) -> dict[int, Concurrent]:
+        """Each contender with so many processes of it at work at once, on the first workload. Joules are from NVML's counter."""
+        out: dict[int, Concurrent] = {}
+        batch = self.workloads[0].batch
+        for index, contender in enumerate(self.contenders):
+            if index in self.lost or not contender.takes(batch):
                 continue
             with contextlib.ExitStack() as stack:
-                workers = [stack.enter_context(self.worker(entry, pin=False)) for _ in range(sessions)]
+                started = [start_worker(contender, self.conditions, pin=False) for _ in range(sessions)]
+                workers = [stack.enter_context(worker) for worker in started]
                 for worker in workers:
                     worker.prepare(self._inputs[0], self.conditions.copies)
-                before = self._gpu.read() if self._gpu else None
+                before = self._read_gpu()
                 for worker in workers:
                     worker.send(ServeJob(seconds))
                 answers = [worker.receive(Served) for worker in workers]
-                spent = (between(before, self._gpu.read() if self._gpu else None) or {}).get("energy_j")
-            done = self.shapes[0].batch * sum(answer.calls for answer in answers)
-            rate = self.shapes[0].batch * sum(answer.calls / answer.seconds for answer in answers)
-            out[index] = {"sessions": sessions, "throughput_per_s": rate, "joules_per_sample": None if spent is None else spent / max(1, done)}
+                card = between(before, self._read_gpu())
+            done = batch * sum(answer.calls for answer in answers)
+            rate = batch * sum(answer.calls / answer.seconds for answer in answers)
+            spent = None if card is None else card.energy_j
+            out[index] = Concurrent(sessions, rate, None if spent is None else spent / max(1, done))
         return out

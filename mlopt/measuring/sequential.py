@@ -1,9 +1,10 @@
 """Looking again and again without raising the error rate: alpha spending.
 
-A verdict may be looked for after every epoch. Were each look made at 1%, the chance that one of many is wrong would be several times that
-(15.8% at 5%, measured on real traces). Lan and DeMets (1983), Biometrika 70: fix how much of the error may have been spent by the time a share
-`t` of the budget is gone, here alpha * t**1.5 (Kim and DeMets 1987, Biometrika 74), and choose each look's boundary accordingly. The
-boundaries follow from the joint distribution of the looks, integrated numerically as Armitage, McPherson and Rowe (1969), J. R. Statist. Soc. A 132.
+A verdict may be looked for after every generation of processes. Were each look made at 1%, the chance that one of
+many is wrong would be several times that (15.8% at 5%, measured on real traces). Lan and DeMets (1983), Biometrika 70:
+fix how much of the error may have been spent by the time a share `t` of the budget is gone, here alpha * t**1.5 (Kim
+and DeMets 1987, Biometrika 74), and choose each look's boundary accordingly. The boundaries follow from the joint
+distribution of the looks, integrated numerically as Armitage, McPherson and Rowe (1969), J. R. Statist. Soc. A 132.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 
@@ -32,26 +35,34 @@ def spent(share: float, alpha: float) -> float:
 
 
 class Spending:
-    """The boundaries of one test that is looked at repeatedly. The statistic is a Brownian motion in the share of the budget; its density
-    among paths that have not crossed yet is carried along on a grid."""
+    """The boundaries of one test that is looked at repeatedly."""
 
     def __init__(self, alpha: float) -> None:
-        self._alpha, self._share = alpha, 0.0
-        self._density = np.exp(-(GRID**2) / 2) / math.sqrt(2 * math.pi)
+        self._alpha = alpha
+        self._shares: tuple[float, ...] = ()
 
     def look(self, share: float) -> float:
-        """The normal quantile for a look when this share of the budget is used (shares grow from look to look): with it, the chance of having
-        crossed any boundary so far is `spent(share)` where the true value lies on the limit."""
-        target = spent(share, self._alpha) - spent(self._share, self._alpha)
-        if self._share:
-            # z at this look, given z at the last: mean z * sqrt(last / this), variance 1 - last / this
-            kept = min(self._share / share, 1 - 1e-6)
-            self._density = _carried(self._density, math.sqrt(kept), math.sqrt(1 - kept))
-        above = np.cumsum(self._density[::-1])[::-1] * STEP
-        boundary = _where(above, target)
-        self._density = np.where(boundary >= GRID, self._density, 0.0)
-        self._share = share
-        return boundary
+        """The normal quantile for a look when this share of the budget is used (shares grow from look to look): with it, the
+        chance of having crossed any boundary so far is `spent(share)` where the true value lies on the limit."""
+        self._shares += (share,)
+        return _boundary(self._alpha, self._shares)[0]
+
+
+@lru_cache(maxsize=512)
+def _boundary(alpha: float, shares: tuple[float, ...]) -> tuple[float, Floats]:
+    """The boundary at the last of these looks, and the density among paths that have not crossed any yet, on the grid.
+
+    The statistic is a Brownian motion in the share of the budget. Each look goes on from the one before, which is remembered.
+    """
+    share, last = shares[-1], shares[-2] if len(shares) > 1 else 0.0
+    density = np.exp(-(GRID**2) / 2) / math.sqrt(2 * math.pi)
+    if last:
+        # z at this look, given z at the last: mean z * sqrt(last / this), variance 1 - last / this
+        kept = min(last / share, 1 - 1e-6)
+        density = _carried(_boundary(alpha, shares[:-1])[1], math.sqrt(kept), math.sqrt(1 - kept))
+    above = np.cumsum(density[::-1])[::-1] * STEP
+    boundary = _tail_quantile(above, spent(share, alpha) - spent(last, alpha))
+    return boundary, np.where(boundary >= GRID, density, 0.0)
 
 
 def _carried(density: Floats, slope: float, sd: float) -> Floats:
@@ -61,7 +72,7 @@ def _carried(density: Floats, slope: float, sd: float) -> Floats:
     return np.asarray(kernel @ density * STEP)
 
 
-def _where(above: Floats, target: float) -> float:
+def _tail_quantile(above: Floats, target: float) -> float:
     """Where the upper tail falls to `target`, linear in its logarithm between grid points; the end of the grid for nothing to spend."""
     index = int(np.searchsorted(-above, -target))
     if target <= 0 or index >= POINTS:
@@ -76,7 +87,7 @@ def _where(above: Floats, target: float) -> float:
 class Look:
     """What is known after a look. `verdict`: PASS, FAIL, or empty while it is open. `found`: the log ratio with the bounds that this look used."""
 
-    verdict: str
+    verdict: Literal["PASS", "FAIL", ""]
     found: Interval
     confidence: float
 
@@ -101,9 +112,10 @@ class SequentialTest:
         if len(kept) < LEAST_GROUPS:
             return Look("", Interval(0.0, -math.inf, math.inf), 0.0)
         for_fail, for_pass = self._fail.look(share), self._pass.look(share)
-        against, against_pass = interval(kept, for_fail), interval(kept, for_pass)
+        against = interval(kept, for_fail)
+        against_pass = against if for_pass == for_fail else interval(kept, for_pass)
         found = Interval(against.centre, against.low, against_pass.high)
-        verdict = "FAIL" if found.low > self.limit else "PASS" if found.high < self.limit else ""
+        verdict: Literal["PASS", "FAIL", ""] = "FAIL" if found.low > self.limit else "PASS" if found.high < self.limit else ""
         return Look(verdict, found, 2 * NORMAL.cdf(for_fail) - 1)
 
 

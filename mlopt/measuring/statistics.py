@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mlopt.records.bench import Ratio
 
 Floats = NDArray[np.float64]
 PROCESS_SD = 0.005
@@ -23,24 +24,6 @@ GROUPS_TO_ESTIMATE = 4
 TRIMMED = 0.98
 LONGEST_LAG = 8
 NORMAL = NormalDist()
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """An estimate with its interval at `confidence`. A speed-up of 2 means: takes half as long."""
-
-    estimate: float
-    low: float
-    high: float
-    confidence: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; an upper bound that is not known is None, since JSON has no infinity."""
-        return {**asdict(self), "high": self.high if math.isfinite(self.high) else None}
-
-    def inverse(self) -> Ratio:
-        """The same the other way round: from the ratio of times to the speed-up."""
-        return Ratio(1 / self.estimate, 1 / self.high, 1 / self.low if self.low else math.inf, self.confidence)
 
 
 def level(seconds: Floats, percent: float | None) -> float:

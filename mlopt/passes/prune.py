@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -12,8 +12,7 @@ from torch import nn
 from mlopt.artifact import Artifact
 from mlopt.errors import MloptError
 from mlopt.measuring.compare import Serving
-from mlopt.measuring.layers import slow_layers
-from mlopt.measuring.protocol import Conditions
+from mlopt.measuring.layers import SlowLayer, slow_layers
 from mlopt.model import bundle
 from mlopt.passes.base import PassResult
 from mlopt.passes.context import RunContext
@@ -25,6 +24,7 @@ from mlopt.pruning.pruner import CLOSE, Declined, Options, Pruned, Pruner
 from mlopt.pruning.report import PruneReport
 from mlopt.pruning.sparsity import sparsify
 from mlopt.recipe.configs import Prune
+from mlopt.records.bench import Conditions
 from mlopt.records.edge import Json
 from mlopt.records.run import Finding
 from mlopt.training.loop import recalibrate_batch_norm
@@ -72,12 +72,12 @@ class PrunePass:
         report = pruned.report
         one = tuple(x[:1] if isinstance(x, torch.Tensor) else x for x in inputs)
         slow = slow_layers(module, pruned.module, one, report.layers, run.threads)
-        metrics = _metrics(report) | cast(Json, {"recalibrated": recalibrated, "slow_layers": slow})
+        metrics = _metrics(report) | {"recalibrated": recalibrated, "slow_layers": [asdict(row) for row in slow]}
         summary = f"{report.reached:.1%} of the {_shown(report.amount)} remain; proof error {report.proof.error:.1e}"
         if trials:
             timed, summary = _latency_metrics(pruned, Amount.parse(config.amount), config.runtime, trials)
             metrics |= timed
-        findings = _findings(config.pass_, metrics, report)
+        findings = _findings(config.pass_, str(metrics["note"]), slow, report)
         return PassResult(replace(artifact, root=stage, digest=""), metrics, findings, summary)
 
     def _prune(self, pruner: Pruner, head: bundle.Bundle, artifact: Artifact, run: RunContext) -> tuple[Pruned, list[Trial]]:
@@ -154,13 +154,12 @@ def _metrics(report: PruneReport) -> Json:
     return {**out, "rounding": rounding, "before": asdict(report.before), "after": asdict(report.after), "proof": asdict(report.proof)}
 
 
-def _findings(name: str, metrics: Json, report: PruneReport) -> tuple[Finding, ...]:
+def _findings(name: str, note: str, slow: list[SlowLayer], report: PruneReport) -> tuple[Finding, ...]:
     """What a person should know of the cut, in sentences."""
-    out = [Finding("note", name, f"{metrics['note']}.")] if metrics.get("note") else []
-    slow = cast(list[Json], metrics["slow_layers"])
+    out = [Finding("note", name, f"{note}.")] if note else []
     for row in slow[:SHOWN_LAYERS]:
-        shares = f"{row['layer']} has {row['macs']:.0%} of its MACs and {row['time']:.0%} of its time (eager, one sample)"
-        out.append(Finding("note", str(row["layer"]), f"{shares}: {row['reason']}."))
+        shares = f"{row.layer} has {row.macs:.0%} of its MACs and {row.time:.0%} of its time (eager, one sample)"
+        out.append(Finding("note", row.layer, f"{shares}: {row.reason}."))
     if len(slow) > SHOWN_LAYERS:
         out.append(Finding("note", name, f"{len(slow) - SHOWN_LAYERS} more such layers are in run.json."))
     rounding = report.rounding

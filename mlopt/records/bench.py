@@ -1,13 +1,32 @@
-"""What was measured: one row an artifact and shape, and files of such rows."""
+"""What was measured: one row an artifact and batch size, and files of such rows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from mlopt.records.edge import UpperBound
+from mlopt.errors import UsageError
+from mlopt.records.edge import Json, UpperBound, check_version, from_json, read_json
 from mlopt.records.machine import Machine
 
 SCHEMA_VERSION = 1
+WHAT, HINT = "a record of measurements", "write some: mlopt bench ... -o FILE, or give a run directory"
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which conditions calls are timed; kept beside every figure.
+
+    `copies`: whether copying inputs to the device and outputs back is `in` the time or
+    `out` of it (on a CPU both are the same). `flush`: caches are written over before
+    every call. `cuda_graph`: the call is captured once and replayed.
+    """
+
+    threads: int = 1
+    device: str = "cpu"
+    copies: str = "in"
+    flush: bool = False
+    cuda_graph: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,7 +68,8 @@ class Load:
 
 @dataclass(frozen=True)
 class GpuState:
-    """What NVML said of the GPU. `energy_j`: joules spent while it was watched; `throttled`: what slowed it down."""
+    """What NVML said of the GPU. `energy_j`: joules between two readings (in one reading: since the
+    driver was loaded); `throttled`: what slowed it down."""
 
     sm_mhz: float | None = None
     memory_mhz: float | None = None
@@ -143,25 +163,56 @@ class BenchFile:
     schema_version: int = SCHEMA_VERSION
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowOfFile(BenchRow):
+    """A row, and the file that it was read from."""
+
+    file: str
+
+
 @dataclass(frozen=True)
 class MachineGroup:
-    """Rows of several files that were measured on machines that agree, and may be set side by side; `files[i]` is where `bench[i]` is from."""
+    """Rows of several files that were measured on machines that agree: they may be set side by side."""
 
     machine: str
     environment: Machine
     files: tuple[str, ...]
-    bench: tuple[BenchRow, ...]
+    bench: tuple[RowOfFile, ...]
+
+
+@dataclass(frozen=True)
+class MergedFile:
+    """What `mlopt bench --merge --json` prints."""
+
+    machines: tuple[MachineGroup, ...]
+    schema_version: int = SCHEMA_VERSION
+
+
+def parse(data: Json, where: str) -> BenchFile:
+    """Measurements from JSON: of a bench file, or of the record of a run. Raises `UsageError`."""
+    check_version(data, SCHEMA_VERSION, where, WHAT, HINT)
+    if "bench" not in data or "environment" not in data:
+        raise UsageError(f"{where} holds no bench rows", HINT)
+    return from_json(BenchFile, data, where, WHAT, HINT)
+
+
+def read(path: Path) -> BenchFile:
+    """Measurements from a file of `mlopt bench -o`, or from a `run.json`. Raises `UsageError`."""
+    return parse(read_json(path, WHAT, HINT), str(path))
 
 
 def merge(results: list[tuple[str, BenchFile]]) -> list[MachineGroup]:
-    """One group for each machine. A speed-up was measured within one file and stays what it is. `results`: (file, its content)."""
+    """One group for each machine. A speed-up was measured within one file and stays what it is.
+
+    `results`: (file, its content).
+    """
     groups: list[MachineGroup] = []
     for file, data in results:
-        at = next((i for i, group in enumerate(groups) if group.environment.comparable(data.environment)), None)
-        if at is None:
-            groups.append(MachineGroup(str(data.environment), data.environment, (), ()))
-            at = len(groups) - 1
-        old = groups[at]
-        rows = (*old.bench, *data.bench)
-        groups[at] = MachineGroup(old.machine, old.environment, (*old.files, *[file] * len(data.bench)), rows)
+        rows = tuple(RowOfFile(**vars(row), file=file) for row in data.bench)
+        for at, group in enumerate(groups):
+            if group.environment.comparable(data.environment):
+                groups[at] = MachineGroup(group.machine, group.environment, (*group.files, file), (*group.bench, *rows))
+                break
+        else:
+            groups.append(MachineGroup(str(data.environment), data.environment, (file,), rows))
     return groups

@@ -8,7 +8,7 @@ from typing import Literal
 
 from mlopt.artifact import TensorSpec
 from mlopt.errors import UsageError
-from mlopt.records.bench import BenchRow, Histogram, Load, Ratio
+from mlopt.records.bench import BenchRow, Conditions, Histogram, Load, Ratio
 from mlopt.records.edge import Json, check_version, from_json, read_json
 from mlopt.records.machine import Machine
 
@@ -77,21 +77,6 @@ class Comparison:
     bench: tuple[BenchRow, ...]
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """Under which conditions calls are timed; kept beside every figure.
-
-    `copies`: whether copying inputs to the device and outputs back is `in` the time or `out` of it (on a CPU both are the same).
-    `flush`: caches are written over before every call. `cuda_graph`: the call is captured once and replayed.
-    """
-
-    threads: int = 1
-    device: str = "cpu"
-    copies: str = "in"
-    flush: bool = False
-    cuda_graph: bool = False
-
-
 @dataclass(frozen=True, kw_only=True)
 class GateRecord:
     """A whole verdict. `kind`: `interleaved` when both were run side by side, `stored` when the baseline was only numbers."""
@@ -138,6 +123,31 @@ class Manifest:
     commit: str | None = None
     environment: Machine
     entries: tuple[ManifestEntry, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfTestRow:
+    """Trials of one kind of comparison. `want`: the verdict that would be right; `wrong`: FAIL for the
+    same file, PASS for a slower one. Times of a comparison; None when there was no trial."""
+
+    name: str
+    profile: str
+    want: Word
+    right: int = 0
+    wrong: int = 0
+    inconclusive: int = 0
+    trials: int = 0
+    median_s: float | None = None
+    longest_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfTestFile:
+    """What `mlopt gate --self-test` prints."""
+
+    schema_version: int = SCHEMA_VERSION
+    environment: Machine
+    self_test: tuple[SelfTestRow, ...]
 
 
 def parse(data: Json, where: str) -> GateRecord:

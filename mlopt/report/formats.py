@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 from mlopt.errors import UsageError
-from mlopt.report.verdict_words import headline, row_sentence, row_title
+from mlopt.records.gate import GateRecord
+from mlopt.report.verdict_words import headline, row_sentence
 
-Data = dict[str, Any]
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -20,14 +19,14 @@ def _text(value: str) -> str:
     return _NOT_XML.sub("\ufffd", value)
 
 
-def junit(data: Data) -> str:
+def junit(record: GateRecord) -> str:
     """JUnit XML: one test case a row. FAIL, ANOMALOUS and INVALID are failures; INCONCLUSIVE and INCOMPARABLE are errors, since
     nothing was shown."""
-    suite = ElementTree.Element("testsuite", name="mlopt gate", timestamp=str(data.get("created") or ""))
+    suite = ElementTree.Element("testsuite", name="mlopt gate", timestamp=record.created or "")
     counts = {"tests": 0, "failures": 0, "errors": 0}
-    cases = [(row_title(row), row["verdict"], row_sentence(row), row["seconds"]) for row in data["rows"]]
-    if data["reason"] is not None:
-        cases.append(("gate", data["verdict"], data["reason"], 0.0))
+    cases = [(row.title, row.verdict, row_sentence(row), row.seconds) for row in record.rows]
+    if record.reason is not None:
+        cases.append(("gate", record.verdict, record.reason, 0.0))
     for name, verdict, sentence, seconds in cases:
         case = ElementTree.SubElement(suite, "testcase", classname="mlopt.gate", name=_text(name), time=f"{seconds:.3f}")
         counts["tests"] += 1
@@ -52,19 +51,19 @@ def _command(kind: str, title: str, message: str) -> str:
     return f"::{kind} title={title.replace(':', '%3A').replace(',', '%2C')}::{message}"
 
 
-def github_annotations(data: Data) -> str:
+def github_annotations(record: GateRecord) -> str:
     """GitHub annotations: an error for every row that is no, a warning for what is open, a notice for the whole."""
     lines = []
-    for row in data["rows"]:
-        if row["verdict"] != "PASS":
-            kind = "error" if row["verdict"] in ("FAIL", "ANOMALOUS", "INVALID") else "warning"
-            lines.append(_command(kind, f"{row['verdict']} {row_title(row)}", row_sentence(row)))
-    kind = "notice" if data["verdict"] == "PASS" else "error" if data["exit_code"] == 1 else "warning"
-    lines.append(_command(kind, f"mlopt gate: {data['verdict']}", headline(data)))
+    for row in record.rows:
+        if row.verdict != "PASS":
+            kind = "error" if row.verdict in ("FAIL", "ANOMALOUS", "INVALID") else "warning"
+            lines.append(_command(kind, f"{row.verdict} {row.title}", row_sentence(row)))
+    kind = "notice" if record.verdict == "PASS" else "error" if record.exit_code == 1 else "warning"
+    lines.append(_command(kind, f"mlopt gate: {record.verdict}", headline(record)))
     return "\n".join(lines)
 
 
-def github(data: Data, summary: str) -> str:
+def github(record: GateRecord, summary: str) -> str:
     """Annotations for the log; `summary` (Markdown) is appended to the step summary when there is one."""
     file = os.environ.get("GITHUB_STEP_SUMMARY")
     if file:
@@ -73,20 +72,20 @@ def github(data: Data, summary: str) -> str:
                 out.write(summary + "\n")
         except OSError as error:
             raise UsageError(f"GITHUB_STEP_SUMMARY ({file}) cannot be written: {error.strerror}", "unset it to have annotations only") from error
-    return github_annotations(data)
+    return github_annotations(record)
 
 
-def gitlab(data: Data) -> str:
+def gitlab(record: GateRecord) -> str:
     """A GitLab metrics report (OpenMetrics text): what a merge request shows as changed. Ratios and values, one line each."""
     lines = []
-    for row in data["rows"]:
-        labels = f'{{artifact="{_label(row["artifact"])}",batch="{row["batch"] if row["batch"] is not None else ""}"}}'
-        unit = {"s": "seconds", "bytes": "bytes", "1/s": "per_second", "%": "percent"}.get(row["unit"], row["unit"])
-        if row["candidate"] is not None:
-            lines.append(f"mlopt_{row['metric']}_{unit}{labels} {row['candidate']:.9g}")
-        if row["ratio"] is not None:
-            lines.append(f"mlopt_{row['metric']}_ratio{labels} {row['ratio']['estimate']:.6g}")
-    lines.append(f"mlopt_gate_passed {int(data['verdict'] == 'PASS')}")
+    for row in record.rows:
+        labels = f'{{artifact="{_label(row.artifact)}",batch="{row.batch if row.batch is not None else ""}"}}'
+        unit = {"s": "seconds", "bytes": "bytes", "1/s": "per_second", "%": "percent"}.get(row.unit, row.unit)
+        if row.candidate is not None:
+            lines.append(f"mlopt_{row.metric}_{unit}{labels} {row.candidate:.9g}")
+        if row.ratio is not None:
+            lines.append(f"mlopt_{row.metric}_ratio{labels} {row.ratio.estimate:.6g}")
+    lines.append(f"mlopt_gate_passed {int(record.verdict == 'PASS')}")
     return "\n".join([*lines, "# EOF"])
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
+from mlopt.records.history import Chain, Change
 from mlopt.report.blocks import Block, Document, Drawings, Line, Lines, Table
 from mlopt.report.verdict_words import percent
-
-if TYPE_CHECKING:
-    from mlopt.records.history import Chain, Change
 
 
 def sentence(chain: Chain, change: Change) -> str:

@@ -1,12 +1,11 @@
-"""The words and figures of a verdict, from `gate.json`: for the screen and for every report. Imports no torch."""
+"""The words and figures of a verdict: for the screen and for every report. Imports no torch."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
 
+from mlopt.records.gate import GateRecord, GateRow
 from mlopt.report.words import duration, number, size
-
-Data = dict[str, Any]
 
 MEANING = {
     "PASS": "everything that was judged is within its tolerance",
@@ -36,25 +35,25 @@ def percent(share: float) -> str:
     return f"{100 * share:+.2f}%" if abs(share) < 1 else f"x{1 + share:.3g}"
 
 
-def change(row: Data) -> str:
+def change(row: GateRow) -> str:
     """`+0.12% (-1.40% to +1.61%)`: how the candidate's value differs from the baseline's."""
-    ratio = row["ratio"]
+    ratio = row.ratio
     if ratio is None:
         return "-"
-    if ratio["low"] == ratio["high"]:
-        return percent(ratio["estimate"] - 1)
-    high = percent(ratio["high"] - 1) if ratio["high"] is not None else "?"
-    return f"{percent(ratio['estimate'] - 1)} ({percent(ratio['low'] - 1)} to {high})"
+    if ratio.low == ratio.high:
+        return percent(ratio.estimate - 1)
+    high = percent(ratio.high - 1) if math.isfinite(ratio.high) else "?"
+    return f"{percent(ratio.estimate - 1)} ({percent(ratio.low - 1)} to {high})"
 
 
-def limit(row: Data) -> str:
+def limit(row: GateRow) -> str:
     """The tolerance of a row, for people."""
-    if row["metric"] == "accuracy":
-        return f"-{row['tolerance']:g} points"
-    if row["metric"] == "parity":
-        return f"{row['unit']} {row['tolerance']:g}"
-    sign = "-" if row["metric"] == "throughput" else "+"
-    return f"{sign}{100 * row['tolerance']:.3g}%"
+    if row.metric == "accuracy":
+        return f"-{row.tolerance:g} points"
+    if row.metric == "parity":
+        return f"{row.unit} {row.tolerance:g}"
+    sign = "-" if row.metric == "throughput" else "+"
+    return f"{sign}{100 * row.tolerance:.3g}%"
 
 
 def columns() -> tuple[str, ...]:
@@ -62,35 +61,30 @@ def columns() -> tuple[str, ...]:
     return ("verdict", "metric", "baseline", "candidate", "change", "tolerance", "")
 
 
-def table_row(row: Data) -> tuple[str, ...]:
+def table_row(row: GateRow) -> tuple[str, ...]:
     """One line of the table."""
-    name = row["metric"] + (f", batch {row['batch']}" if row["batch"] is not None else "")
+    name = row.metric + (f", batch {row.batch}" if row.batch is not None else "")
     return (
-        row["verdict"],
-        f"{name}, {row['artifact']}",
-        value(row["baseline"], row["unit"]),
-        value(row["candidate"], row["unit"]),
+        row.verdict,
+        f"{name}, {row.artifact}",
+        value(row.baseline, row.unit),
+        value(row.candidate, row.unit),
         change(row),
         limit(row),
-        row["note"],
+        row.note,
     )
 
 
-def row_title(row: Data) -> str:
-    """`latency of model.onnx at batch 1`."""
-    return f"{row['metric']} of {row['artifact']}" + (f" at batch {row['batch']}" if row["batch"] is not None else "")
-
-
-def row_sentence(row: Data) -> str:
+def row_sentence(row: GateRow) -> str:
     """One row in one sentence."""
-    told = f"{row_title(row)}: {change(row)}, allowed {limit(row)}" if row["ratio"] else f"{row_title(row)}: allowed {limit(row)}"
-    return f"{told}; {row['note']}" if row["note"] else told
+    sentence = f"{row.title}: {change(row)}, allowed {limit(row)}" if row.ratio else f"{row.title}: allowed {limit(row)}"
+    return f"{sentence}; {row.note}" if row.note else sentence
 
 
-def headline(data: Data) -> str:
+def headline(record: GateRecord) -> str:
     """The verdict and what it rests on, in one line."""
-    why = data["reason"]
+    why = record.reason
     if why is None:
-        deciding = [row for row in data["rows"] if row["verdict"] == data["verdict"]]
-        why = row_sentence(deciding[0]) if deciding and data["verdict"] != "PASS" else MEANING[data["verdict"]]
-    return f"{data['verdict']}: {why}"
+        deciding = [row for row in record.rows if row.verdict == record.verdict]
+        why = row_sentence(deciding[0]) if deciding and record.verdict != "PASS" else MEANING[record.verdict]
+    return f"{record.verdict}: {why}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from mlopt.records.bench import BenchRow, Ratio
 
 
 def size(count: float | None) -> str:
@@ -36,9 +36,9 @@ def number(value: float | None) -> str:
     return f"{value:.0f}"
 
 
-def ratio(row: dict[str, Any] | None) -> str:
-    """`3.20x (3.10-3.31)`."""
-    return f"{row.estimate:.2f}x ({row.low:.2f}-{row.high:.2f})" if row else "1.00x"
+def ratio(found: Ratio | None) -> str:
+    """`3.20x (3.10-3.31)`; the first of a comparison has none: it is the unit."""
+    return f"{found.estimate:.2f}x ({found.low:.2f}-{found.high:.2f})" if found else "1.00x"
 
 
 def bench_columns() -> tuple[str, ...]:
@@ -46,18 +46,18 @@ def bench_columns() -> tuple[str, ...]:
     return ("artifact", "runtime", "batch", "p50", "p90", "p99", "p99.9", "per second", "cold start", "peak memory", "faster than the first")
 
 
-def bench_row(row: dict[str, Any]) -> tuple[str, ...]:
+def bench_row(row: BenchRow) -> tuple[str, ...]:
     """One line of `mlopt bench`."""
     return (
-        row["artifact"],
-        f"{row['runtime']} ({row['provider']})",
-        str(row["batch"]),
-        duration(row["p50_s"]),
-        duration(row["p90_s"]),
-        duration(row["p99_s"]),
-        duration(row.get("p999_s")),
-        f"{row['throughput_per_s']:.1f}",
-        duration(row.get("cold_start_s")),
-        size(row["peak_rss_bytes"]),
-        ratio(row["speedup"]),
+        row.artifact,
+        f"{row.runtime} ({row.provider})",
+        str(row.batch),
+        duration(row.p50_s),
+        duration(row.p90_s),
+        duration(row.p99_s),
+        duration(row.p999_s),
+        f"{row.throughput_per_s:.1f}",
+        duration(row.cold_start_s),
+        size(row.peak_rss_bytes),
+        ratio(row.speedup),
     )

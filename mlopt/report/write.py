@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from mlopt.records.edge import Json, to_json
+from mlopt.records import gate
+from mlopt.records.edge import Json, text_of, to_json
+from mlopt.records.gate import GateRecord
 from mlopt.records.run import RunRecord
 from mlopt.report.blocks import Block, Code, Document, Drawings, Facts, Lines, Table
 from mlopt.report.charts import svg
+from mlopt.report.formats import junit
 from mlopt.report.run import run_document
 from mlopt.report.verdict import verdict_document
 from mlopt.system.files import write_atomic
@@ -82,11 +84,10 @@ def write_reports(directory: Path, record: RunRecord) -> list[Path]:
     return write_document(directory, run_document(record), to_json(record), "run")
 
 
-def write_gate(directory: Path, data: dict[str, Any]) -> list[Path]:
+def write_gate(directory: Path, record: GateRecord) -> list[Path]:
     """Write `gate.json`, and the reports made of it; returns their paths."""
-    from mlopt.report.formats import junit
-
+    data = to_json(record)
     directory.mkdir(parents=True, exist_ok=True)
-    write_atomic(directory / "gate.json", (json.dumps(data, indent=1, default=str) + "\n").encode())
-    write_atomic(directory / "junit.xml", junit(data).encode())
-    return [directory / "gate.json", directory / "junit.xml", *write_document(directory, verdict_document(data), data, "gate")]
+    write_atomic(directory / gate.FILE, text_of(data).encode())
+    write_atomic(directory / "junit.xml", junit(record).encode())
+    return [directory / gate.FILE, directory / "junit.xml", *write_document(directory, verdict_document(record), data, "gate")]

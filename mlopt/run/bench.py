@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from mlopt.artifact import Artifact, sha256_json
 from mlopt.catalog import backend_for
 from mlopt.errors import PassFailed
-from mlopt.measuring.protocol import Conditions
-from mlopt.measuring.run import measure, timed_shape
-from mlopt.measuring.sampling import Entry
+from mlopt.measuring.run import BenchProtocol, measure, workload_for
+from mlopt.measuring.sampling import Contender
 from mlopt.passes.context import RunContext
 from mlopt.recipe.schema import Bench
-from mlopt.records.bench import BenchRow
+from mlopt.records.bench import BenchRow, Conditions
 from mlopt.records.machine import Machine
 from mlopt.records.run import RunRecord
 from mlopt.system.progress import Say
@@ -63,15 +62,14 @@ def measure_run(artifacts: list[tuple[str, Artifact]], parents: Mapping[str, str
     if not batches:
         fixed = base.fixed_batch
         raise PassFailed(f"nothing could be measured: the baseline's batch is fixed at {fixed}", f"measure with --batch {fixed}")
-    entries = [Entry(name, artifact, run.trust, device_of(artifact, run.device)) for name, artifact in runnable]
-    names = [entry.name for entry in entries]
-    shapes = [timed_shape(base, batch, run.data) for batch in batches]
+    contenders = [Contender(name, artifact, run.trust, device_of(artifact, run.device)) for name, artifact in runnable]
+    names = [contender.name for contender in contenders]
+    workloads = [workload_for(base, batch, run.data) for batch in batches]
     above = {names.index(child): names.index(parent) for child, parent in parents.items() if child in names and parent in names}
-    rows, lost = measure(entries, shapes, Conditions(config.threads, run.device), config.budget_s, run.seed, above)
+    protocol = BenchProtocol(config.budget_s, Conditions(config.threads, run.device), seed=run.seed)
+    rows, lost = measure(contenders, workloads, protocol, above)
     not_measured += [f"{names[index]}: {error.message}" for index, error in lost.items()]
-    from mlopt.records.edge import from_json
-
-    return Measured(tuple(from_json(BenchRow, r, "", "", "") for r in rows), bench_key(artifacts, config, run), tuple(not_measured))
+    return Measured(tuple(rows), bench_key(artifacts, config, run), tuple(not_measured))
 
 
 def device_of(artifact: Artifact, device: str) -> str | None:
