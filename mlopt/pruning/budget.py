@@ -16,7 +16,7 @@ from mlopt.recipe.configs import amount_problem
 
 FEW = 64
 CLOSE_ENOUGH = 0.005
-"""Half a point of the dense metric: nearer than that, rounding is not mended further."""
+"""Half a point of the dense metric: nearer than that, rounding is not corrected further."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Limits:
 
 
 class _Search:
-    """The widths that may be taken, and how far each assignment of them is from the target.
+    """The widths that each group may have, and how far each assignment of them is from the target.
 
     An assignment is a position in `allowed` for each group: shape (groups,).
     """
@@ -162,7 +162,7 @@ def solve(
 ) -> Widths:
     """Choose widths. `scores`: one array a group, one number a class.
 
-    The continuous answer is found by bisection, rounded, and then mended one step at a
+    The continuous answer is found by bisection, rounded, and then corrected one step at a
     time where rounding moved it off the target.
     """
     search = _Search(counter, groups, amount, limits)

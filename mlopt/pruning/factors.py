@@ -73,11 +73,11 @@ def split_dim(flow: Propagation, node: Node, dim: int, labels: Array, factors: l
 def merge_dims(flow: Propagation, factors: list[Array]) -> Array:
     """Several dimensions seen as one, outermost first: the inverse of `split_dim`."""
     sizes = [len(array) for array in factors]
-    live = [k for k, array in enumerate(factors) if flow.labels.live(array)]
-    if not live:
+    cuttable = [k for k, array in enumerate(factors) if flow.labels.cuttable(array)]
+    if not cuttable:
         return pinned(math.prod(sizes))
-    free = max(live, key=lambda k: (sizes[k], k))
-    for k in live:
+    free = max(cuttable, key=lambda k: (sizes[k], k))
+    for k in cuttable:
         if k != free:
             flow.pin(factors[k])
     view = [1] * len(sizes)

@@ -70,7 +70,7 @@ def find_groups(flow: Propagation, pinned: Iterable[int] = ()) -> list[Group]:
         members.setdefault(top(root), []).append(root)
     groups = []
     for united in members.values():
-        for roots in _alike(united, places):
+        for roots in _by_places(united, places):
             if len(roots) > 1:
                 name = next((name_of[root] for root in roots if root in name_of), order[roots[0]])
                 groups.append(Group(name, np.array(sorted(roots), dtype=np.int64), min(unit.get(root, 1) for root in roots)))
@@ -81,8 +81,8 @@ MIN_PART = 32
 """Channels of one producer that are read in different places are ranked apart, if each part has this many."""
 
 
-def _alike(roots: list[int], places: dict[int, list[tuple[str, int]]]) -> list[list[int]]:
-    """Channels compete only with those that live in the same weights: a query and a gate from one linear layer do not."""
+def _by_places(roots: list[int], places: dict[int, list[tuple[str, int]]]) -> list[list[int]]:
+    """Channels compete only with those that are in the same weights: a query and a gate from one linear layer do not."""
     parts: dict[tuple[tuple[str, int], ...], list[int]] = {}
     for root in roots:
         parts.setdefault(tuple(places.get(root, ())), []).append(root)

@@ -1,6 +1,6 @@
 """Labels: a union-find over integers, on numpy arrays.
 
-Every index of every tensor dimension carries one label. Labels that are united live and die together. Label 0 is *pinned*: it is never
+Every index of every tensor dimension carries one label. Labels that are united are kept or cut together. Label 0 is *pinned*: it is never
 cut, and whatever is united with it is pinned too. The representative of a set is its smallest label, so that 0 always wins.
 """
 
@@ -68,6 +68,6 @@ class Labels:
         """Never cut these."""
         self.union(labels, pinned(1))
 
-    def live(self, labels: Array) -> bool:
+    def cuttable(self, labels: Array) -> bool:
         """Whether any of these may be cut."""
         return bool(self.find(labels).any())

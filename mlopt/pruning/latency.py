@@ -65,7 +65,7 @@ def prune_to_latency(pruner: Pruner, remain: float, measure: Callable[[Pruned], 
             low = (share, ratio.estimate)
         span = high[1] - low[1]
         nearer = low[0] + (high[0] - low[0]) * ((remain - low[1]) / span if span > 0 else 0.5)
-        # Regula falsi creeps along a convex curve: never less than a quarter into the bracket.
+        # Regula falsi is slow on a convex curve: never less than a quarter into the bracket.
         edge = (high[0] - low[0]) / 4
         share = min(max(nearer, low[0] + edge, 0.02), high[0] - edge)
         if high[0] - low[0] < LEAST_STEP:

@@ -18,7 +18,7 @@ MAX_ROUNDS = 4
 MAX_WALKS = 120
 
 
-def live_weight(flow: Propagation) -> float:
+def cuttable_weights(flow: Propagation) -> float:
     """How much of the network could be cut: the score by which layouts are compared."""
     total = 0.0
     for labels in flow.weights.values():
@@ -50,12 +50,12 @@ def propagate(
 
     layout: Layout = {}
     best = walk(layout)
-    score = live_weight(best)
+    score = cuttable_weights(best)
     walks = 0
     for _ in range(MAX_ROUNDS):
         improved = False
         last_first = list(reversed(best.splits.values()))
-        closed = {split.site: len(split.options) for split in last_first if not best.labels.live(split.labels)}
+        closed = {split.site: len(split.options) for split in last_first if not best.labels.cuttable(split.labels)}
         every = dict.fromkeys(split.site for split in last_first)
         # Queries have more heads than keys where they are grouped: all sites of such a class change together or not at all.
         together = [[site for site in every if site.owner == owner] for owner in dict.fromkeys(site.owner for site in closed)]
@@ -65,8 +65,8 @@ def propagate(
                 return best
             trial = {**layout, **{site: layout.get(site, 0) + 1 for site in sites}}
             flow, walks = walk(trial), walks + 1
-            if live_weight(flow) > score:
-                best, score, layout, improved = flow, live_weight(flow), trial, True
+            if cuttable_weights(flow) > score:
+                best, score, layout, improved = flow, cuttable_weights(flow), trial, True
         if not improved:
             return best
     return best

@@ -88,7 +88,7 @@ class Prover:
         self._wanted: dict[torch.dtype | None, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
 
     def prove(self, pruned: nn.Module) -> Proof:
-        """Run both on the inputs. Raises whatever the pruned module raises: a size that was not mended, usually.
+        """Run both on the inputs. Raises whatever the pruned module raises: usually a size written in forward that does not fit.
 
         Runs in float32; again in float64 when the signal is too weak for float32 to tell
         (deep networks before training).
@@ -122,9 +122,9 @@ class Prover:
         error = max((distance(a, b) for a, b in zip(got, want, strict=True)), default=0.0)
         moved = max((distance(a, b) for a, b in zip(want, plain, strict=True)), default=0.0)
         resolution = RESOLUTION.get(precision.dtype or torch.float32, 1e-5)
-        # In float64, masking that moves nothing can only mean that the cut channels are dead.
-        dead = precision.dtype is torch.float64 and error <= resolution
-        sharp = error <= SHARP * moved if moved > resolution else dead
+        # In float64, masking that moves nothing can only mean that nothing reads the cut channels.
+        unread = precision.dtype is torch.float64 and error <= resolution
+        sharp = error <= SHARP * moved if moved > resolution else unread
         return Proof(
             holds=error <= precision.tolerance and (sharp or precision.tolerance > TOLERANCE),
             error=error,

@@ -1,4 +1,4 @@
-"""Labels flow over the ATen graph: which indices of which weights live and die together.
+"""Labels flow over the ATen graph: which indices of which weights are kept or cut together.
 
 The graph of `torch.export` is walked once in order. A rule (`rules/`) says how the labels of an operator's inputs become the labels of
 its output. An operator without a rule pins what it touches: it costs compression, never correctness.
@@ -56,7 +56,7 @@ class Propagation:
         self.weights: dict[str, TensorLabels] = {}
         """Labels of each parameter and floating-point buffer, by its qualified name."""
         self.producers: list[tuple[str, Array]] = []
-        """The output dimension of every operator that owns a weight: where channels are born. (node, labels)"""
+        """The output dimension of every operator that owns a weight: where channels are made. (node name, labels)"""
         self.macs: list[Term] = []
         self.splits: dict[tuple[str, int], Split] = {}
         """What was decided for each dimension that a view splits: by node name and input dimension."""

@@ -105,4 +105,4 @@ LEAVES = (
     nn.MultiheadAttention,
     nn.RNNBase,
 )
-"""Classes whose sizes `leaf_changes` knows; `mend` leaves their attributes alone."""
+"""Classes whose sizes `leaf_changes` knows; `ladder/attributes.py` leaves them alone."""

@@ -12,8 +12,8 @@ from mlopt.pruning.analysis import Dense
 from mlopt.pruning.backward import trains
 from mlopt.pruning.copies import share_copy
 from mlopt.pruning.cut import Cut
-from mlopt.pruning.ladder import mend
 from mlopt.pruning.ladder.attempts import Attempt, Proved, Refused
+from mlopt.pruning.ladder.attributes import Candidate, find_candidates, proposals, with_candidates
 from mlopt.pruning.proof import Prover
 from mlopt.pruning.reference import reference_of
 from mlopt.pruning.surgery import cuts_of, leaf_changes
@@ -21,11 +21,11 @@ from mlopt.system.processes import check_stop
 
 
 def in_module(dense: Dense, cut: Cut) -> Attempt:
-    """Apply, mend and prove. The module may share tensors with the dense one."""
+    """Apply the cut, change attributes where that is needed, and prove. The module may share tensors with the dense one."""
     base = cuts_of(cut)
     leaf_changes(dense.module, base, cut.flow.cut_statistics)
     trial = _Trial(dense.module, base, Prover(dense.module, base.weights, dense.inputs, reference_of(cut)))
-    for candidates in mend.proposals(mend.find_candidates(dense.module, cut)):
+    for candidates in proposals(find_candidates(dense.module, cut)):
         check_stop()
         proved = trial.fewest(candidates)
         if proved is None:
@@ -44,7 +44,7 @@ class _Trial:
         self.dense, self.base, self.prover = dense, base, prover
         self.problems: list[str] = []
 
-    def fewest(self, candidates: tuple[mend.Candidate, ...]) -> Proved | None:
+    def fewest(self, candidates: tuple[Candidate, ...]) -> Proved | None:
         """With these attributes changed, or with fewer of them if the proof holds without.
 
         An attribute that has the right number by chance may mean something else.
@@ -57,8 +57,8 @@ class _Trial:
                 proved, candidates = without, fewer
         return proved
 
-    def once(self, candidates: tuple[mend.Candidate, ...]) -> Proved | None:
-        surgery = mend.with_candidates(self.base, candidates)
+    def once(self, candidates: tuple[Candidate, ...]) -> Proved | None:
+        surgery = with_candidates(self.base, candidates)
         pruned = apply(share_copy(self.dense), surgery)
         try:
             proof = self.prover.prove(pruned)

@@ -1,4 +1,4 @@
-"""The cut on the captured graph itself: what is left when a module's own `forward` cannot be mended.
+"""The cut on the captured graph itself: for a module whose own `forward` cannot run in the new sizes.
 
 The labels say how large every dimension of every tensor is after the cut, so each size that is written into the graph can be renewed
 exactly. The result is a `torch.fx.GraphModule` under the dense module's weight names that trains: batch norm and dropout are modules in it.

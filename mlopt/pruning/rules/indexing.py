@@ -43,7 +43,7 @@ def stack(flow: Propagation, node: Node) -> Value:
 
 @rule("split_with_sizes", "split", "chunk", "split_copy", "split_with_sizes_copy")
 def split(flow: Propagation, node: Node) -> Value:
-    """Ranges of one dimension. Equal chunks in the code stay equal only if their cuts are equal; `mend` sees to the sizes."""
+    """Ranges of one dimension. Equal chunks in the code stay equal only if their cuts are equal; the sizes written in forward are renewed later."""
     labels = flow.of(node.args[0])
     dim = int(argument(node, 2, "dim", 0)) % len(labels)
     parts = [sizes_of(value)[dim] for value in node.meta["val"]]
@@ -85,17 +85,17 @@ def slice_(flow: Propagation, node: Node) -> Value:
     if sizes[dim] == len(labels[dim]):
         return labels
     step = int(argument(node, 4, "step", 1))
-    taken = labels[dim][argument(node, 2, "start") : argument(node, 3, "end") : step]
-    if len(taken) != sizes[dim] or step != 1:
+    within = labels[dim][argument(node, 2, "start") : argument(node, 3, "end") : step]
+    if len(within) != sizes[dim] or step != 1:
         flow.pin(labels[dim])
         return [*labels[:dim], pinned(sizes[dim]), *labels[dim + 1 :]]
     flow.resized[node] = None
-    return [*labels[:dim], taken, *labels[dim + 1 :]]
+    return [*labels[:dim], within, *labels[dim + 1 :]]
 
 
 @rule("slice_scatter")
 def slice_scatter(flow: Propagation, node: Node) -> Value:
-    """A range overwritten: the range and its source live together."""
+    """A range overwritten: the range and its source are cut together."""
     labels, source = flow.of(node.args[0]), flow.of(node.args[1])
     dim = int(argument(node, 2, "dim", 0)) % len(labels)
     if int(argument(node, 5, "step", 1)) != 1:

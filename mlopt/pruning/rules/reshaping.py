@@ -48,7 +48,7 @@ def view(flow: Propagation, node: Node) -> Value:
             spans = pieces(low, high)
             split = split_dim(flow, node, dim, labels[dim], [b // a for a, b in spans])
             factor.update(zip(spans, split, strict=True))
-        elif flow.labels.live(labels[dim]):
+        elif flow.labels.cuttable(labels[dim]):
             flow.pin(labels[dim])  # a size-one dimension that vanishes
         low = high
     out: TensorLabels = []

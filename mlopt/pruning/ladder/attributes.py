@@ -2,7 +2,7 @@
 
 `x.view(b, n, self.num_heads, self.head_dim)` after a cut of the heads needs `num_heads` changed. The graph knows which node changed its
 size from what to what, and which module wrote it; an attribute of that module (or of one that encloses it) with the old value is a
-candidate. Candidates are tried, smallest set first, and only a set with which the proof holds is taken.
+candidate. Candidates are tried, smallest set first, and the first one with which the proof holds is used.
 """
 
 from __future__ import annotations
