@@ -17,7 +17,8 @@ MAX_SAMPLES, MAX_BYTES = 10_000, 256 * 2**20
 
 
 class EvaluationSamples(NamedTuple):
-    """`inputs`: positional arrays, samples first. `target`: labels of the same samples, None without. `chunk`: samples of one call."""
+    """`inputs`: positional arrays, samples first. `target`: labels of the same samples,
+    None without. `chunk`: samples of one call."""
 
     inputs: list[NDArray[Any]]
     target: torch.Tensor | None
@@ -25,7 +26,8 @@ class EvaluationSamples(NamedTuple):
 
 
 def evaluation_samples(part: Part, fixed: int | None) -> EvaluationSamples:
-    """The samples of a part of the data, cut to whole batches where an artifact's batch is fixed at `fixed`.
+    """The samples of a part of the data, cut to whole batches where an artifact's batch
+    is fixed at `fixed`.
 
     Raises `DataError` when there are fewer than one batch.
     """

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 @trust_options
 @output_options
 def command(artifacts: tuple[str, ...], **options: Any) -> int:
-    """Measure ARTIFACTS interleaved, each in its own process; the first is the baseline.
+    """Measure ARTIFACTS interleaved, each in its own process; the first is the
+    baseline.
 
     An ARTIFACT that is a FILE.zip of --package is unpacked and measured as it says.
     """

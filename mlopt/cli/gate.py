@@ -61,7 +61,8 @@ SELF_TEST_S = 240.0
 @trust_options
 @output_options
 def command(candidate: str | None, **options: Any) -> int:
-    """Is CANDIDATE as good as its baseline? Both are run, interleaved, in fresh processes.
+    """Is CANDIDATE as good as its baseline? Both are run, interleaved, in fresh
+    processes.
 
     \b
     Exit 0 PASS; 1 FAIL, ANOMALOUS or INVALID; 5 INCONCLUSIVE; 6 INCOMPARABLE.
@@ -94,7 +95,8 @@ def command(candidate: str | None, **options: Any) -> int:
 
 
 def policy_of(file: Path | None, profile: str | None, overrides: Mapping[str, object]) -> Policy:
-    """The policy of the file or of the profile, with what was given on the command line. Raises `UsageError`."""
+    """The policy of the file or of the profile, with what was given on the command
+    line. Raises `UsageError`."""
     from mlopt.errors import UsageError
     from mlopt.judging import policy
 
@@ -105,7 +107,8 @@ def policy_of(file: Path | None, profile: str | None, overrides: Mapping[str, ob
 
 
 def _show_baseline(file: Path, names: list[str], alone: bool, screen: Screen) -> None:
-    """Say what was saved. `alone`: no verdict follows. With `--json`, standard output holds one JSON object and nothing else."""
+    """Say what was saved. `alone`: no verdict follows. With `--json`, standard output
+    holds one JSON object and nothing else."""
     if not screen.as_json:
         screen.out.print(f"baseline  {file}: {', '.join(names)}", markup=False, soft_wrap=True)
     elif alone:

@@ -15,7 +15,8 @@ from mlopt.cli.common import Screen, output_options
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write report.html and report.md there.")
 @output_options
 def command(paths: tuple[Path, ...], out: Path | None, **options: Any) -> int:
-    """The latency of a model over commits, from the verdicts (gate.json) in PATHS: a chain of measured ratios, and where it changed."""
+    """The latency of a model over commits, from the verdicts (gate.json) in PATHS: a
+    chain of measured ratios, and where it changed."""
     from mlopt.errors import UsageError
     from mlopt.judging.history import load
     from mlopt.records.edge import to_json

@@ -1,8 +1,9 @@
 """Netron, local, without its beacons.
 
-Netron's page reports to an analytics host unless its version is 0.0.0, and blocks on an update dialog when its release date is long past.
-Both come from the server that it starts here, so both are set here. These are private names of Netron: the version is pinned, and where
-they have moved, `serve` refuses instead of letting anything be sent.
+Netron's page reports to an analytics host unless its version is 0.0.0, and blocks on an
+update dialog when its release date is long past. Both come from the server that it
+starts here, so both are set here. These are private names of Netron: the version is
+pinned, and where they have moved, `serve` refuses instead of letting anything be sent.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any
 from mlopt.errors import BackendMissing, UsageError
 
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' blob: data:"
-"""A content policy that lets the page talk to this server and to nothing else, whatever its scripts try."""
+"""A content policy that lets the page talk to this server and to nothing else, whatever
+its scripts try."""
 
 
 @dataclass
@@ -41,7 +43,8 @@ class Served:
 
 
 def serve(artifact: Path, port: int = 0, browse: bool = False) -> Served:
-    """Serve one file. Raises `UsageError` for a missing file, `BackendMissing` without Netron."""
+    """Serve one file. Raises `UsageError` for a missing file, `BackendMissing` without
+    Netron."""
     if artifact.is_dir():
         found = [artifact / "model.onnx", artifact / "exports" / "model.onnx"]
         artifact = next((path for path in found if path.is_file()), artifact)

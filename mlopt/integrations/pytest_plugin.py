@@ -4,7 +4,8 @@
     def test_release(mlopt_gate):
         mlopt_gate.check()
 
-Loaded by pytest as soon as mlopt is installed; imports nothing heavy until a test asks for the fixture.
+Loaded by pytest as soon as mlopt is installed; imports nothing heavy until a test asks
+for the fixture.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ MARK = "mlopt_gate"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The arguments of a mark: those of `mlopt.gate`, with what may be opened spelt out."""
+    """The arguments of a mark: those of `mlopt.gate`, with what may be opened spelt
+    out."""
 
     candidate: Any
     baseline: Any
@@ -71,7 +73,8 @@ _DONE = pytest.StashKey[dict[str, "Verdict | MloptError"]]()
 
 @dataclass
 class MetricGate:
-    """One metric of a verdict: what the fixture `mlopt_gate` gives. All tests of one mark share one run of the gate."""
+    """One metric of a verdict: what the fixture `mlopt_gate` gives. All tests of one
+    mark share one run of the gate."""
 
     metric: str
     verdict: Verdict
@@ -82,7 +85,8 @@ class MetricGate:
         return [row for row in self.verdict.rows if row.metric == self.metric]
 
     def check(self) -> None:
-        """Fails the test unless every row of this metric is PASS, in the words of the gate."""
+        """Fails the test unless every row of this metric is PASS, in the words of the
+        gate."""
         from mlopt.report.verdict_words import headline, row_sentence
 
         __tracebackhide__ = True
@@ -99,7 +103,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _settings(mark: pytest.Mark) -> Settings:
-    """The arguments of a mark. Raises `UsageError` for a missing or unknown one: a misspelt one must not be dropped."""
+    """The arguments of a mark. Raises `UsageError` for a missing or unknown one: a
+    misspelt one must not be dropped."""
     unknown = sorted(set(mark.kwargs) - set(OPTIONS))
     if unknown or mark.args or "candidate" not in mark.kwargs or "baseline" not in mark.kwargs:
         wrong = f"does not know {', '.join(unknown)}" if unknown else "needs candidate= and baseline="
@@ -126,7 +131,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def mlopt_gate(request: pytest.FixtureRequest) -> MetricGate:
-    """One metric of the verdict that the mark `mlopt_gate` asks for; the gate runs once for all of them."""
+    """One metric of the verdict that the mark `mlopt_gate` asks for; the gate runs once
+    for all of them."""
     from mlopt.errors import MloptError
 
     metric, settings = request.param

@@ -1,11 +1,16 @@
-"""The latency of a model over commits, from the verdicts that were kept: a chain of measured ratios, and where it changed.
+"""The latency of a model over commits, from the verdicts that were kept: a chain of
+measured ratios, and where it changed.
 
-Each verdict measured one candidate against its baseline, side by side. Set one after the other they are a chain: the level at a commit is the
-product of the ratios up to it, and its variance the sum of theirs. No time of one day is compared with a time of another.
+Each verdict measured one candidate against its baseline, side by side. Set one after
+the other they are a chain: the level at a commit is the product of the ratios up to it,
+and its variance the sum of theirs. No time of one day is compared with a time of
+another.
 
-Change points: the logarithms of the links are independent measurements with known variances, and zero where nothing changed. Optimal
-partitioning (Jackson et al. 2005, IEEE Signal Processing Letters 12) finds the segments of constant mean with the least penalised cost, pruned
-as PELT does (Killick, Fearnhead and Eckley 2012, JASA 107). A sudden change is a segment of one link, a creeping one of several.
+Change points: the logarithms of the links are independent measurements with known
+variances, and zero where nothing changed. Optimal partitioning (Jackson et al. 2005,
+IEEE Signal Processing Letters 12) finds the segments of constant mean with the least
+penalised cost, pruned as PELT does (Killick, Fearnhead and Eckley 2012, JASA 107). A
+sudden change is a segment of one link, a creeping one of several.
 """
 
 from __future__ import annotations
@@ -24,12 +29,13 @@ NORMAL = NormalDist()
 CONFIDENCE = 0.95
 FALSE_ALARMS = 0.05
 SMALLEST = 0.005
-"""Changes of less than half a percent are not called changes: more than the processes explain, less than anyone would act on."""
+"""Changes of less than half a percent are not called changes: more than the processes
+explain, less than anyone would act on."""
 
 
 def read_links(paths: Sequence[Path]) -> list[Link]:
-    """Every latency that was judged, in files and below directories, oldest first. Raises `UsageError` when there is none, or one was written by
-    a newer mlopt."""
+    """Every latency that was judged, in files and below directories, oldest first.
+    Raises `UsageError` when there is none, or one was written by a newer mlopt."""
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -46,7 +52,8 @@ def read_links(paths: Sequence[Path]) -> list[Link]:
 
 
 def _is_verdict(file: Path) -> bool:
-    """Whether a JSON file is a gate's; directories hold others. What claims to be one is read strictly."""
+    """Whether a JSON file is a gate's; directories hold others. What claims to be one
+    is read strictly."""
     try:
         return '"verdict"' in file.read_text(errors="replace")[:2000]
     except OSError:
@@ -54,7 +61,8 @@ def _is_verdict(file: Path) -> bool:
 
 
 def _links_of(file: Path, judged: Judged) -> list[Link]:
-    """The latencies that were measured side by side and may be real. Raises `UsageError`."""
+    """The latencies that were measured side by side and may be real. Raises
+    `UsageError`."""
     measured = [row for row in judged.rows if row.metric == "latency" and row.verdict not in ("INVALID", "ANOMALOUS")]
     return [_link(file, judged, row, row.ratio) for row in measured if row.ratio is not None]
 
@@ -88,7 +96,8 @@ def _sd(ratio: Ratio) -> float:
 
 
 def chains(links: Sequence[Link]) -> list[Chain]:
-    """One chain for each artifact on each machine: figures of two machines are never joined."""
+    """One chain for each artifact on each machine: figures of two machines are never
+    joined."""
     groups: dict[tuple[str, str], list[Link]] = {}
     for link in links:
         groups.setdefault((link.artifact, link.machine), []).append(link)
@@ -111,8 +120,9 @@ def chain(artifact: str, machine: str, links: Sequence[Link]) -> Chain:
 
 
 def changes(values: Sequence[float], sds: Sequence[float]) -> list[Change]:
-    """Segments of links whose mean is not zero; what lies between them is held to be zero. The penalty of a segment is what the most
-    remarkable of all windows of a quiet history exceeds in one history of twenty (Bonferroni)."""
+    """Segments of links whose mean is not zero; what lies between them is held to be
+    zero. The penalty of a segment is what the most remarkable of all windows of a quiet
+    history exceeds in one history of twenty (Bonferroni)."""
     n = len(values)
     if n == 0:
         return []

@@ -1,4 +1,5 @@
-"""Are the candidate's outputs outputs at all, and how far are they from the baseline's? Asked before anything is timed."""
+"""Are the candidate's outputs outputs at all, and how far are they from the baseline's?
+Asked before anything is timed."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ FIRST_ANSWER_S = 120.0
 
 @dataclass(frozen=True)
 class Answers:
-    """What both sides gave on the same inputs: `accuracy` of each in percent, None without labels."""
+    """What both sides gave on the same inputs: `accuracy` of each in percent, None
+    without labels."""
 
     parity: ParityResult
     metric: str | None
@@ -59,7 +61,8 @@ def _run(contender: Contender, samples: EvaluationSamples, conditions: Condition
 
 
 def check(baseline: Contender, candidate: Contender, samples: EvaluationSamples, conditions: Conditions) -> Answers:
-    """Run both on the same inputs. Raises `WrongOutputs`, `BaselineFailed`, and what running the candidate raises."""
+    """Run both on the same inputs. Raises `WrongOutputs`, `BaselineFailed`, and what
+    running the candidate raises."""
     try:
         wanted = _run(baseline, samples, conditions)
     except MloptError as error:
@@ -87,7 +90,8 @@ def _constant(outputs: list[NDArray[Any]]) -> bool:
 
 
 def parity_rows(result: ParityResult, limits: Parity, artifact: str) -> list[GateRow]:
-    """One row for each limit that was asked for. A breach is INVALID: how fast a wrong answer comes is of no interest."""
+    """One row for each limit that was asked for. A breach is INVALID: how fast a wrong
+    answer comes is of no interest."""
     out = []
     for name, value, limit, sign in (
         ("max_error", result.max_error, limits.max_error, 1),

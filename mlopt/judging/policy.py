@@ -1,4 +1,5 @@
-"""What a release must keep: one tolerance a metric, as YAML. Imports neither torch nor a runtime."""
+"""What a release must keep: one tolerance a metric, as YAML. Imports neither torch nor
+a runtime."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ Percent = Annotated[float, Field(gt=0, lt=100)]
 
 
 class Latency(Frozen):
-    """Time of a call, at a percentile of short blocks: the low end is what the artifact does, the high end what the machine does to it."""
+    """Time of a call, at a percentile of short blocks: the low end is what the artifact
+    does, the high end what the machine does to it."""
 
     percentile: Percent = 10.0
     tolerance: Tolerance = 0.025
@@ -36,7 +38,8 @@ class Latency(Frozen):
 
 
 class Tail(Frozen):
-    """The guard: calls that are slow now and then. It can fail a release; when it stays open, the release passes and the report says so."""
+    """The guard: calls that are slow now and then. It can fail a release; when it stays
+    open, the release passes and the report says so."""
 
     percentile: Percent = 95.0
     tolerance: Tolerance = 0.10
@@ -65,13 +68,15 @@ class Memory(Frozen):
 
 
 class Accuracy(Frozen):
-    """Points of the task's metric on labelled data; `mlopt gate --data`, or what both runs recorded."""
+    """Points of the task's metric on labelled data; `mlopt gate --data`, or what both
+    runs recorded."""
 
     max_drop: Annotated[float, Field(ge=0)] = 1.0
 
 
 class Parity(Frozen):
-    """The candidate's outputs against the baseline's, on the same inputs. What is left out is not asked for: a retrained model may differ."""
+    """The candidate's outputs against the baseline's, on the same inputs. What is left
+    out is not asked for: a retrained model may differ."""
 
     max_error: Annotated[float, Field(gt=0, description="Largest difference, as a share of the largest output.")] | None = None
     min_cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
@@ -79,7 +84,8 @@ class Parity(Frozen):
 
 
 class Anomaly(Frozen):
-    """A gain or a loss of latency too large to be real: a wrong file, an empty graph, a fallback."""
+    """A gain or a loss of latency too large to be real: a wrong file, an empty graph, a
+    fallback."""
 
     max_gain: Annotated[float, Field(gt=1)] = 20.0
     max_loss: Annotated[float, Field(gt=1)] = 10.0
@@ -117,18 +123,21 @@ PROFILES: dict[str, dict[str, float]] = {
     "strict": {"latency.tolerance": 0.015, "budget_s": 60.0},
     "coarse": {"latency.tolerance": 0.05},
 }
-"""`strict` and `coarse` differ from the default in the tolerance on latency, and `strict` may take a minute."""
+"""`strict` and `coarse` differ from the default in the tolerance on latency, and
+`strict` may take a minute."""
 
 HINT = "`mlopt schema gate` prints what a policy may hold"
 
 
 def load(path: Path) -> Policy:
-    """A policy from a YAML file. Raises `RecipeError` naming the line, or `UsageError` when it cannot be read."""
+    """A policy from a YAML file. Raises `RecipeError` naming the line, or `UsageError`
+    when it cannot be read."""
     return typed_yaml.load(Policy, path, "policy", HINT)
 
 
 def build(base: Policy, overrides: Mapping[str, object]) -> Policy:
-    """A policy with some values replaced: {"latency.tolerance": 0.02, "budget_s": 60}. Naming a metric that was `null` judges it.
+    """A policy with some values replaced: {"latency.tolerance": 0.02, "budget_s": 60}.
+    Naming a metric that was `null` judges it.
 
     Raises `UsageError` for a bad value.
     """
@@ -159,7 +168,8 @@ def named(given: Policy | str | Path) -> Policy:
 
 
 def effective(tolerance: float, floor: float, baseline: float) -> float:
-    """The tolerance as a share, not below what the floor is of the baseline's value (both in the same unit)."""
+    """The tolerance as a share, not below what the floor is of the baseline's value
+    (both in the same unit)."""
     return max(tolerance, floor / baseline) if baseline > 0 else tolerance
 
 

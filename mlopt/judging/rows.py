@@ -68,7 +68,8 @@ def _undecided(row: GateRow, outcome: Outcome, failed: bool) -> GateRow:
 
 
 def memory_row(label: str, duet: Duet, policy: Memory) -> GateRow:
-    """Peak memory of the processes of each generation in which both were alive to the end."""
+    """Peak memory of the processes of each generation in which both were alive to the
+    end."""
     peaks = [[made.reports[index].peak_rss_bytes for index in (0, 1)] for made in duet.generations[0] if {0, 1} <= set(made.reports)]
     old, new = np.array([pair for pair in peaks if None not in pair], dtype=float).T
     limit = effective(policy.tolerance, policy.floor_bytes, float(np.median(old)))
@@ -80,7 +81,8 @@ def memory_row(label: str, duet: Duet, policy: Memory) -> GateRow:
 
 
 def median_s(generations: list[Generation], index: int, percent: float | None) -> float:
-    """Seconds of a call of contender `index`: the median over its blocks of what stands for a block."""
+    """Seconds of a call of contender `index`: the median over its blocks of what stands
+    for a block."""
     blocks = [block for made in generations for block in made.blocks.get(index, [])]
     return float(np.median([np.mean(block) if percent is None else np.percentile(block, percent) for block in blocks]))
 

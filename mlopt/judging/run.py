@@ -36,7 +36,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Timing:
-    """What is timed: baseline and candidate on each workload. `families`: the questions of the whole gate."""
+    """What is timed: baseline and candidate on each workload. `families`: the questions
+    of the whole gate."""
 
     contenders: list[Contender]
     workloads: list[Workload]
@@ -46,8 +47,9 @@ class Timing:
 class Gate:
     """One run of the gate.
 
-    `given`: the inputs of models that do not know their own. `data`: labels, where accuracy is judged. `out`: a directory
-    for every sample, written as it comes; None keeps none. `say` is given lines of progress.
+    `given`: the inputs of models that do not know their own. `data`: labels, where
+    accuracy is judged. `out`: a directory for every sample, written as it comes; None
+    keeps none. `say` is given lines of progress.
     """
 
     def __init__(
@@ -65,7 +67,8 @@ class Gate:
     def judge(self, candidate: str, baseline: str, only: str | None = None) -> Verdict:
         """The verdict; `only`: of one artifact of a run directory.
 
-        Raises `UsageError` for what cannot be compared at all: nothing there, other inputs, no labels.
+        Raises `UsageError` for what cannot be compared at all: nothing there, other
+        inputs, no labels.
         """
         if self._policy.device == "cuda" and not torch.cuda.is_available():
             raise UsageError("--device cuda was asked for, and PyTorch finds no GPU here", "leave --device out")
@@ -100,7 +103,8 @@ class Gate:
         )
 
     def save_baseline(self, model: str, path: Path) -> list[str]:
-        """Measure a model alone and write the manifest that makes it a baseline; returns the names in it."""
+        """Measure a model alone and write the manifest that makes it a baseline;
+        returns the names in it."""
         entries = []
         with tempfile.TemporaryDirectory(prefix="mlopt-gate-") as scratch:
             found = resolve(model, Opening(self._terms.trust, self._given, Path(scratch)))
@@ -117,7 +121,8 @@ class Gate:
         return [entry.name for entry in entries]
 
     def _questions(self, baseline_s: dict[float, float] | None = None) -> list[Question]:
-        """What is asked of every workload. `baseline_s`: seconds of the baseline at a percentile, for floors."""
+        """What is asked of every workload. `baseline_s`: seconds of the baseline at a
+        percentile, for floors."""
         policy, out = self._policy, []
         for name, part, guard in (("latency", policy.latency, False), ("tail", policy.tail, True)):
             if part is not None:
@@ -165,7 +170,8 @@ class Gate:
         return self._judged(new, old, Timing(contenders, workloads, families), answers)
 
     def _batches(self, given: list[Artifact], sides: tuple[Side, Side]) -> tuple[int, ...]:
-        """The batch sizes of the policy, or the fixed one where none was asked for. Raises `UsageError` where they differ."""
+        """The batch sizes of the policy, or the fixed one where none was asked for.
+        Raises `UsageError` where they differ."""
         batches = self._policy.batch
         for artifact, side in zip(given, sides, strict=True):
             fixed = artifact.fixed_batch
@@ -199,7 +205,8 @@ class Gate:
         return PairResult(tuple(rows), tuple(throttled(duet)), comparisons=tuple(found))
 
     def _timed(self, new: Side, timing: Timing) -> Duet:
-        """Both against each other until the verdict is clear. Raises what the baseline raises."""
+        """Both against each other until the verdict is clear. Raises what the baseline
+        raises."""
         policy = self._policy
         with ExitStack() as stack:
             keep = stack.enter_context(SampleFile(self._out, new.label)) if self._out is not None else None
@@ -218,7 +225,8 @@ def _at_home(artifact: Artifact, model: str, scratch: Path) -> Artifact:
 
 
 def _baseline_seconds(sampler: Sampler, policy: Policy) -> list[dict[float, float]]:
-    """Seconds of the baseline at the percentiles that have floors, for each workload, from one generation that no verdict rests on."""
+    """Seconds of the baseline at the percentiles that have floors, for each workload,
+    from one generation that no verdict rests on."""
     parts = [part for part in (policy.latency, policy.tail) if part is not None and part.floor_s > 0]
     generations = sampler.generation() if parts else []
     if not generations:
@@ -227,7 +235,8 @@ def _baseline_seconds(sampler: Sampler, policy: Policy) -> list[dict[float, floa
 
 
 def commit() -> str | None:
-    """The commit that is judged: what CI says, else what git says of the working directory."""
+    """The commit that is judged: what CI says, else what git says of the working
+    directory."""
     for name in ("GITHUB_SHA", "CI_COMMIT_SHA"):
         if os.environ.get(name):
             return os.environ[name]

@@ -1,4 +1,5 @@
-"""What the gate's word is worth on this machine: two small networks against themselves, and against themselves slowed by a known amount."""
+"""What the gate's word is worth on this machine: two small networks against themselves,
+and against themselves slowed by a known amount."""
 
 from __future__ import annotations
 
@@ -93,7 +94,8 @@ NETWORKS: dict[str, tuple[Any, tuple[int, ...], tuple[int, ...]]] = {
 
 
 def network(name: str, place: Path) -> tuple[Artifact, Workload]:
-    """One of the two as an ONNX file, with inputs to time it on. Raises `BackendMissing`."""
+    """One of the two as an ONNX file, with inputs to time it on. Raises
+    `BackendMissing`."""
     try:
         import onnx
         from onnx import TensorProto, helper, numpy_helper
@@ -110,7 +112,8 @@ def network(name: str, place: Path) -> tuple[Artifact, Workload]:
 
 
 def trial(case: Case, artifact: Artifact, workload: Workload, seed: int) -> tuple[Word, Duet]:
-    """One comparison: the verdict of latency and tail together, and all that was measured."""
+    """One comparison: the verdict of latency and tail together, and all that was
+    measured."""
     profile = PROFILES[case.profile]
     slowdown = case.slowdown if case.slowdown != Slowdown() else None
     contenders = [Contender("baseline", artifact), Contender("candidate", artifact, slowdown=slowdown)]

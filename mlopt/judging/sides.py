@@ -1,4 +1,5 @@
-"""What CANDIDATE and BASELINE may be, as artifacts that can be run: a file, a module, a run directory, a manifest, or `eager`."""
+"""What CANDIDATE and BASELINE may be, as artifacts that can be run: a file, a module, a
+run directory, a manifest, or `eager`."""
 
 from __future__ import annotations
 
@@ -31,8 +32,9 @@ class StoredNumbers:
 class Side:
     """One artifact of a candidate or of a baseline.
 
-    `label`: what rows call it. `artifact` is None when only `stored` numbers are left of it, for the reason in `missing`.
-    `accuracy`: what its own run recorded, in percent.
+    `label`: what rows call it. `artifact` is None when only `stored` numbers are left
+    of it, for the reason in `missing`. `accuracy`: what its own run recorded, in
+    percent.
     """
 
     label: str
@@ -55,8 +57,8 @@ def side_record(given: str, sides: list[Side]) -> SideRecord:
 
 @dataclass(frozen=True)
 class Opening:
-    """What is needed to open models: what may be built, the inputs of those that do not know their own, and a
-    directory for what has to be written on the way."""
+    """What is needed to open models: what may be built, the inputs of those that do not
+    know their own, and a directory for what has to be written on the way."""
 
     trust: Trust
     given: tuple[TensorSpec, ...]
@@ -77,9 +79,11 @@ class Resolved:
 
 
 def resolve(text: str, opening: Opening, candidate: str = "") -> Resolved:
-    """Everything that an argument stands for. Raises `UsageError` for what is not there, or is empty.
+    """Everything that an argument stands for. Raises `UsageError` for what is not
+    there, or is empty.
 
-    `candidate`: the other argument, for a baseline of `eager`: the dense module of the candidate's own run.
+    `candidate`: the other argument, for a baseline of `eager`: the dense module of the
+    candidate's own run.
     """
     path = Path(text)
     if text == EAGER and candidate:
@@ -110,7 +114,8 @@ def _dense_of(run: Path, opening: Opening) -> Side:
 
 
 def _run_directory(path: Path, opening: Opening) -> Resolved:
-    """The exports of a run, those that can be run and trusted; its module when there are none."""
+    """The exports of a run, those that can be run and trusted; its module when there
+    are none."""
     run = runs.read(path)
     sides, notes = [], []
     for entry in run.artifacts:
@@ -133,7 +138,8 @@ def _run_directory(path: Path, opening: Opening) -> Resolved:
 
 
 def _manifest(path: Path, opening: Opening) -> Resolved:
-    """A baseline that `--save-baseline` wrote: artifacts by path and hash, and their numbers."""
+    """A baseline that `--save-baseline` wrote: artifacts by path and hash, and their
+    numbers."""
     manifest = read_manifest(path)
     return Resolved([_from_entry(path, entry, manifest.environment, opening) for entry in manifest.entries], [])
 
@@ -155,7 +161,8 @@ def _from_entry(path: Path, entry: ManifestEntry, environment: Machine, opening:
 
 
 def manifest_entry(side: Side, manifest: Path, numbers: list[BenchRow]) -> ManifestEntry:
-    """One artifact of a baseline: where it is (relative to the manifest), what it is, and how fast it was here."""
+    """One artifact of a baseline: where it is (relative to the manifest), what it is,
+    and how fast it was here."""
     assert side.artifact is not None
     where = os.path.relpath(side.artifact.path.resolve(), manifest.resolve().parent)
     return ManifestEntry(
@@ -171,14 +178,17 @@ def manifest_entry(side: Side, manifest: Path, numbers: list[BenchRow]) -> Manif
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Keep a baseline as a file that git can track. Raises `UsageError` when the place cannot be written."""
+    """Keep a baseline as a file that git can track. Raises `UsageError` when the place
+    cannot be written."""
     write_json(path, to_json(manifest))
 
 
 def pair(candidate: list[Side], baseline: list[Side], only: str | None = None) -> tuple[list[tuple[Side, Side]], list[str]]:
-    """(pairs of candidate and baseline, notes on what has no partner). Raises `UsageError` when nothing fits together.
+    """(pairs of candidate and baseline, notes on what has no partner). Raises
+    `UsageError` when nothing fits together.
 
-    One against one are a pair whatever they are called; a lone baseline is compared with every candidate; otherwise names decide.
+    One against one are a pair whatever they are called; a lone baseline is compared
+    with every candidate; otherwise names decide.
     """
     if only is not None:
         candidate = [side for side in candidate if side.label == only] or candidate[:0]

@@ -1,4 +1,5 @@
-"""A baseline of which only numbers are left: what may be said of it, and how such numbers are made."""
+"""A baseline of which only numbers are left: what may be said of it, and how such
+numbers are made."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ class Terms:
 
 @dataclass(frozen=True)
 class PairResult:
-    """What was found of one candidate and its baseline. `reasons`: verdicts that belong to no row."""
+    """What was found of one candidate and its baseline. `reasons`: verdicts that belong
+    to no row."""
 
     rows: tuple[GateRow, ...] = ()
     reasons: tuple[Reason, ...] = ()
@@ -59,7 +61,8 @@ def measure_alone(side: Side, terms: Terms) -> list[BenchRow]:
 
 
 def against_numbers(new: Side, old: Side, why: str, terms: Terms) -> PairResult:
-    """Numbers can say FAIL past a wide limit on the same machine, else INCOMPARABLE, and never PASS.
+    """Numbers can say FAIL past a wide limit on the same machine, else INCOMPARABLE,
+    and never PASS.
 
     `why`: the baseline itself cannot be run.
     """
@@ -80,7 +83,8 @@ def against_numbers(new: Side, old: Side, why: str, terms: Terms) -> PairResult:
 
 
 def _same_conditions(stored: BenchRow, now: BenchRow) -> bool:
-    """Whether a stored row may stand beside a new one. A device that was not written down is no obstacle."""
+    """Whether a stored row may stand beside a new one. A device that was not written
+    down is no obstacle."""
     return (stored.batch, stored.threads, stored.copies) == (now.batch, now.threads, now.copies) and stored.device in (None, now.device)
 
 

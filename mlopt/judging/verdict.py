@@ -1,4 +1,5 @@
-"""Verdicts: one a row, one of the whole, and the exit code. Pure; `records.gate` holds what is written down."""
+"""Verdicts: one a row, one of the whole, and the exit code. Pure; `records.gate` holds
+what is written down."""
 
 from __future__ import annotations
 
@@ -14,13 +15,14 @@ from mlopt.records.machine import Machine
 EXIT_CODES: dict[str, int] = {"PASS": 0, "FAIL": 1, "ANOMALOUS": 1, "INVALID": 1, "INCONCLUSIVE": 5, "INCOMPARABLE": 6}
 
 WORST_FIRST: tuple[Word, ...] = ("INVALID", "ANOMALOUS", "FAIL", "INCOMPARABLE", "INCONCLUSIVE", "PASS")
-"""Which verdict of many is that of the whole. Wrong outputs say more than a slow call; a loss that cannot be real says more than its
-size; a sure no says more than a doubt."""
+"""Which verdict of many is that of the whole. Wrong outputs say more than a slow call;
+a loss that cannot be real says more than its size; a sure no says more than a doubt."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """A verdict that belongs to no row, and why: a crash, a baseline of another machine."""
+    """A verdict that belongs to no row, and why: a crash, a baseline of another
+    machine."""
 
     verdict: Word
     why: str
@@ -28,10 +30,11 @@ class Reason:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the gate says. `kind`: `interleaved` when both were run side by side, `stored` when the baseline was only numbers.
+    """What the gate says. `kind`: `interleaved` when both were run side by side,
+    `stored` when the baseline was only numbers.
 
-    `comparisons`: what a report draws: distributions and plain figures, one entry an artifact and batch size. `created`: when (UTC,
-    ISO 8601); `commit`: of what.
+    `comparisons`: what a report draws: distributions and plain figures, one entry an
+    artifact and batch size. `created`: when (UTC, ISO 8601); `commit`: of what.
     """
 
     kind: Kind
@@ -99,7 +102,8 @@ def by_limit(candidate: float, baseline: float, tolerance: float) -> Word:
 
 
 def by_values(ratios: list[float], tolerance: float) -> Word:
-    """For a few values with little noise (peak memory of each process): FAIL when all are past the tolerance, PASS when the middle one is not."""
+    """For a few values with little noise (peak memory of each process): FAIL when all
+    are past the tolerance, PASS when the middle one is not."""
     ordered = sorted(ratios)
     if ordered[0] > 1 + tolerance:
         return "FAIL"

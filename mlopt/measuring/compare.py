@@ -28,7 +28,8 @@ OPSET = 20
 class Serving:
     """A dense module exported once, against which others are timed on the same runtime.
 
-    `runtime`: `onnx` (ONNX Runtime), `torchscript`, or `eager`. Use as a context manager: the exports live in a scratch directory.
+    `runtime`: `onnx` (ONNX Runtime), `torchscript`, or `eager`. Use as a context
+    manager: the exports live in a scratch directory.
     """
 
     def __init__(self, dense: Artifact, runtime: str, trust: Trust, conditions: Conditions, data: DataSet = NO_DATA, seed: int = 0) -> None:
@@ -63,7 +64,8 @@ class Serving:
         return TimeRatio(1 / faster.estimate, 1 / faster.high, 1 / faster.low)
 
     def speedup(self, module: nn.Module, head: bundle.Bundle) -> Ratio:
-        """How many times faster `module` is than the dense one, with its 95% interval. Raises what exporting or running raises."""
+        """How many times faster `module` is than the dense one, with its 95% interval.
+        Raises what exporting or running raises."""
         number = sum(1 for _ in self._scratch.iterdir())
         root = self._scratch / f"module-{number}"
         root.mkdir()

@@ -17,13 +17,15 @@ from mlopt.measuring.statistics import Floats, Interval, differences
 Answer = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
 GUARD_SHARE = 0.5
-"""A guard alone is sampled for up to this share of the budget; then the verdict stands without it, and says so."""
+"""A guard alone is sampled for up to this share of the budget; then the verdict stands
+without it, and says so."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """One metric of one workload against its limit. `percent`: the percentile of a block that stands for it, or None for the mean without the slowest
-    2%. `limit`: log of 1 + tolerance. A `guard` may say FAIL; undecided it does not stop a PASS."""
+    """One metric of one workload against its limit. `percent`: the percentile of a
+    block that stands for it, or None for the mean without the slowest 2%. `limit`: log
+    of 1 + tolerance. A `guard` may say FAIL; undecided it does not stop a PASS."""
 
     metric: str
     percent: float | None = LOW_PERCENT
@@ -33,8 +35,8 @@ class Question:
 
 @dataclass
 class Outcome:
-    """The answer to a question about one workload, by its number. `verdict`: PASS, FAIL or INCONCLUSIVE; `longer_s` for the last, None when out of
-    reach."""
+    """The answer to a question about one workload, by its number. `verdict`: PASS, FAIL
+    or INCONCLUSIVE; `longer_s` for the last, None when out of reach."""
 
     question: Question
     workload: int
@@ -47,7 +49,8 @@ class Outcome:
 
 @dataclass
 class Duet:
-    """What a comparison gave: answers in the order of (workload, question), and every generation, by workload."""
+    """What a comparison gave: answers in the order of (workload, question), and every
+    generation, by workload."""
 
     outcomes: list[Outcome]
     generations: list[list[Generation]]
@@ -60,9 +63,10 @@ class Duet:
 class Stopping:
     """When a comparison ends at the latest, and how often it may be wrong.
 
-    `alpha`: the chance of a wrong verdict, per side, with the truth on the limit. The FAIL side is divided by
-    `families`, the number of questions in the whole gate (Bonferroni), since one wrong FAIL fails it. PASS needs
-    no division: all must pass (intersection-union, Berger 1982, Technometrics 24).
+    `alpha`: the chance of a wrong verdict, per side, with the truth on the limit. The
+    FAIL side is divided by `families`, the number of questions in the whole gate
+    (Bonferroni), since one wrong FAIL fails it. PASS needs no division: all must pass
+    (intersection-union, Berger 1982, Technometrics 24).
     """
 
     budget_s: float
@@ -77,9 +81,11 @@ def run_duet(
     keep: Callable[[list[Generation]], None] = lambda generations: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Duet:
-    """Sample generation after generation (contender 0 is the baseline, 1 the candidate), and look after each.
+    """Sample generation after generation (contender 0 is the baseline, 1 the
+    candidate), and look after each.
 
-    `questions`: those of each workload. `keep` is given every generation as it comes. Raises what the baseline raises.
+    `questions`: those of each workload. `keep` is given every generation as it comes.
+    Raises what the baseline raises.
     """
     begin, budget_s = clock(), stopping.budget_s
     cells = [(workload, question) for workload, asked in enumerate(questions) for question in asked]
@@ -114,7 +120,8 @@ def run_duet(
 
 
 def _settled(cells: list[tuple[int, Question]], looks: list[Look | None], share: float) -> bool:
-    """Whether more samples cannot change the verdict of the whole, or only a guard is open and has had its share."""
+    """Whether more samples cannot change the verdict of the whole, or only a guard is
+    open and has had its share."""
     verdicts = [look.verdict if look is not None else "" for look in looks]
     if "FAIL" in verdicts:
         return True

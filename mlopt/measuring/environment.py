@@ -1,4 +1,5 @@
-"""Where a figure was measured. Imports neither torch nor a runtime; versions are read from package metadata."""
+"""Where a figure was measured. Imports neither torch nor a runtime; versions are read
+from package metadata."""
 
 from __future__ import annotations
 
@@ -63,8 +64,9 @@ def fingerprint() -> Machine:
 
 @dataclass(frozen=True)
 class Counters:
-    """What the system has counted so far: ticks of all cores (in total, at work, taken by the hypervisor) and
-    microseconds in which any process waited for a core. `mhz`: how fast the cores run; `load`: the load average."""
+    """What the system has counted so far: ticks of all cores (in total, at work, taken
+    by the hypervisor) and microseconds in which any process waited for a core. `mhz`:
+    how fast the cores run; `load`: the load average."""
 
     at: float
     all: int
@@ -94,7 +96,8 @@ def load_now() -> Counters:
 
 
 def load_between(before: Counters, after: Counters) -> Load:
-    """How busy the machine was between two readings; `mhz` is what the kernel shows at the end."""
+    """How busy the machine was between two readings; `mhz` is what the kernel shows at
+    the end."""
     ticks, seconds = after.all - before.all, after.at - before.at
     return Load(
         busy=_share(before.busy, after.busy, ticks),

@@ -22,7 +22,8 @@ def parse_inputs(texts: tuple[str, ...]) -> tuple[TensorSpec, ...]:
 
 
 def as_artifact(text: str, trust: Trust, given: tuple[TensorSpec, ...], scratch: Path) -> Artifact:
-    """What a MODEL argument is, as something a worker can open. A live module is written as a bundle first."""
+    """What a MODEL argument is, as something a worker can open. A live module is
+    written as a bundle first."""
     source = open_model(text, trust)
     if source.format is Format.TENSORRT:
         raise UsageError(f"{text}: mlopt builds TensorRT engines and cannot run them yet", "measure it with trtexec or tensorrt_rtx")
@@ -48,9 +49,11 @@ def as_artifact(text: str, trust: Trust, given: tuple[TensorSpec, ...], scratch:
 def bench_files(
     models: list[str], trust: Trust, given: tuple[TensorSpec, ...], batches: tuple[int, ...], protocol: BenchProtocol
 ) -> tuple[list[BenchRow], list[MloptError]]:
-    """Rows as in `run.json`, and the errors of what could not be measured; the first model is the baseline.
+    """Rows as in `run.json`, and the errors of what could not be measured; the first
+    model is the baseline.
 
-    `given`: the inputs of models that do not know their own. Raises as `bench_side_by_side`.
+    `given`: the inputs of models that do not know their own. Raises as
+    `bench_side_by_side`.
     """
     with tempfile.TemporaryDirectory(prefix="mlopt-bench-") as scratch:
         artifacts = [as_artifact(text, trust.for_model(text), given, Path(scratch)) for text in models]

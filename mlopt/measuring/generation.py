@@ -1,4 +1,5 @@
-"""What one set of fresh processes gave: the calls that were kept, and what each process says of itself."""
+"""What one set of fresh processes gave: the calls that were kept, and what each process
+says of itself."""
 
 from __future__ import annotations
 
@@ -13,10 +14,12 @@ from mlopt.records.bench import GpuState, Load
 
 @dataclass(frozen=True)
 class ProcessReport:
-    """What one process says of itself and of the artifact in it. None where it does not say.
+    """What one process says of itself and of the artifact in it. None where it does not
+    say.
 
-    `load_s`, `first_s`: seconds to load the artifact, and of its first answer. `cores`: the cores that it is pinned to. `settled`: whether times had
-    settled when the warm-up ended. `preempted`: how often the system took the core away.
+    `load_s`, `first_s`: seconds to load the artifact, and of its first answer. `cores`:
+    the cores that it is pinned to. `settled`: whether times had settled when the
+    warm-up ended. `preempted`: how often the system took the core away.
     """
 
     runtime: str | None = None
@@ -38,8 +41,9 @@ class ProcessReport:
 class Generation:
     """What one set of fresh processes, one an artifact, gave on one workload.
 
-    `blocks[i]` are the kept calls, in seconds, of artifact `i`: blocks `2r` and `2r+1` belong to round `r`. `reports[i]`: what its process says of
-    itself. `failed[i]`: the error that ended it. `load`, `gpu`: the machine meanwhile.
+    `blocks[i]` are the kept calls, in seconds, of artifact `i`: blocks `2r` and `2r+1`
+    belong to round `r`. `reports[i]`: what its process says of itself. `failed[i]`: the
+    error that ended it. `load`, `gpu`: the machine meanwhile.
     """
 
     blocks: dict[int, list[NDArray[np.float64]]] = field(default_factory=dict)

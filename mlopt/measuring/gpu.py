@@ -1,4 +1,5 @@
-"""What NVML knows of a GPU while it is measured: clocks, throttling, power, energy, memory. Nothing where there is no NVIDIA GPU or no `pynvml`.
+"""What NVML knows of a GPU while it is measured: clocks, throttling, power, energy,
+memory. Nothing where there is no NVIDIA GPU or no `pynvml`.
 
 Never changes a setting of the device. NVML: https://docs.nvidia.com/deploy/nvml-api/
 """
@@ -18,7 +19,8 @@ THROTTLED = {
     0x0000000000000040: "thermal (hardware)",
     0x0000000000000080: "power brake",
 }
-"""nvmlClocksEventReasons that mean that the device could not run as fast as it was asked to."""
+"""nvmlClocksEventReasons that mean that the device could not run as fast as it was
+asked to."""
 
 
 class Gpu:
@@ -64,7 +66,8 @@ class Gpu:
 
 
 def between(before: GpuState | None, after: GpuState | None) -> GpuState | None:
-    """Two readings as one: the later state, the energy in between, throttling at either end."""
+    """Two readings as one: the later state, the energy in between, throttling at either
+    end."""
     if before is None or after is None:
         return None
     spent = None

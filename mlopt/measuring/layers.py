@@ -1,4 +1,5 @@
-"""Time by layer, before and after pruning: which layers did not get faster with their MACs, and the likely reason."""
+"""Time by layer, before and after pruning: which layers did not get faster with their
+MACs, and the likely reason."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from mlopt.model.capture import evaluating, no_cache
 
 ROUNDS = 15
 SLACK = 0.15
-"""A layer is named when its time stayed this much above its MACs, as a share of the dense time."""
+"""A layer is named when its time stayed this much above its MACs, as a share of the
+dense time."""
 LEAST_SHARE = 0.01
 """Layers below one percent of the dense time are not worth a line."""
 FIXED_COST_S = 30e-6
@@ -26,7 +28,8 @@ BALANCE = 8.0
 
 
 def time_layers(modules: list[nn.Module], inputs: tuple[Any, ...], paths: list[str], threads: int) -> list[dict[str, float]]:
-    """Seconds spent in each of these submodules during one forward pass, the median of some; the modules take turns."""
+    """Seconds spent in each of these submodules during one forward pass, the median of
+    some; the modules take turns."""
     was = torch.get_num_threads()
     torch.set_num_threads(threads)
     samples: list[dict[str, list[float]]] = [defaultdict(list) for _ in modules]
@@ -67,7 +70,8 @@ def _one_pass(module: nn.Module, inputs: tuple[Any, ...], paths: list[str]) -> d
 
 @dataclass(frozen=True)
 class SlowLayer:
-    """A layer that lost MACs and kept its time. `macs`, `time`: what is left of them, as a share; `seconds` of one pass now."""
+    """A layer that lost MACs and kept its time. `macs`, `time`: what is left of them,
+    as a share; `seconds` of one pass now."""
 
     layer: str
     macs: float
@@ -79,7 +83,8 @@ class SlowLayer:
 def slow_layers(dense: nn.Module, pruned: nn.Module, inputs: tuple[Any, ...], macs: dict[str, tuple[float, float]], threads: int) -> list[SlowLayer]:
     """Layers that lost MACs but not the time, slowest first.
 
-    `inputs`: one sample is what a serving call looks like. `macs`: before and after, by module path; only paths that both modules have.
+    `inputs`: one sample is what a serving call looks like. `macs`: before and after, by
+    module path; only paths that both modules have.
     """
     paths = [path for path, (before, after) in macs.items() if after < before and _both_have(dense, pruned, path)]
     if not paths:
@@ -105,7 +110,8 @@ def _both_have(dense: nn.Module, pruned: nn.Module, path: str) -> bool:
 
 
 def _reason(layer: nn.Module, macs: float, seconds: float) -> str:
-    """The likeliest of a few known causes; they are tried in the order of how sure they are."""
+    """The likeliest of a few known causes; they are tried in the order of how sure they
+    are."""
     if seconds < FIXED_COST_S:
         return f"small: at {seconds * 1e6:.0f} µs most of a call is the cost of making it; a larger batch would show the gain"
     if isinstance(layer, _ConvNd) and layer.groups > 1 and layer.groups == layer.in_channels:

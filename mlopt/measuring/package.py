@@ -1,8 +1,10 @@
-"""A benchmark in one file: artifacts, inputs and protocol, for a machine that has neither the model's code nor its data.
+"""A benchmark in one file: artifacts, inputs and protocol, for a machine that has
+neither the model's code nor its data.
 
-A package is a ZIP of stored members: `bench.json` (protocol, and the name, format, inputs and SHA-256 of every artifact),
-`inputs/N.npz`, `artifacts/NAME/...`. It holds no pickle. What is in it is trusted as far as such files are on their own:
-TorchScript and AOTInductor need --trust-code.
+A package is a ZIP of stored members: `bench.json` (protocol, and the name, format,
+inputs and SHA-256 of every artifact), `inputs/N.npz`, `artifacts/NAME/...`. It holds no
+pickle. What is in it is trusted as far as such files are on their own: TorchScript and
+AOTInductor need --trust-code.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ def pack(
     batches: tuple[int, ...],
     protocol: BenchProtocol,
 ) -> list[str]:
-    """Write a package; returns the names in it. `given`: the inputs of models that do not know their own.
+    """Write a package; returns the names in it. `given`: the inputs of models that do
+    not know their own.
 
     Raises `UsageError` for a module whose classes another machine would not have.
     """
@@ -88,7 +91,8 @@ def _add_inputs(archive: zipfile.ZipFile, scratch: Path, number: int, workload: 
 
 
 def _add(archive: zipfile.ZipFile, number: int, artifact: Artifact) -> PackedArtifact:
-    """One artifact with the files that lie with it: all of a bundle's, or the main one and its data."""
+    """One artifact with the files that lie with it: all of a bundle's, or the main one
+    and its data."""
     stem = artifact.path.name
     files = [f for f in files_of(artifact.root) if not artifact.main or f.name in (stem, f"{stem}.data")]
     for file in files:
@@ -118,10 +122,11 @@ def is_packed(path: Path) -> bool:
 
 
 def measure_packed(path: Path, trust: Trust, device: str | None = None, sessions: int = 1) -> tuple[list[BenchRow], list[MloptError]]:
-    """Rows as in `run.json` and the errors of what could not be measured. `device` replaces the one that it was packed for.
+    """Rows as in `run.json` and the errors of what could not be measured. `device`
+    replaces the one that it was packed for.
 
-    Raises `ModelRefused` for a file that is broken, changed, or holds code that was not allowed; `UsageError` for one of a
-    newer mlopt.
+    Raises `ModelRefused` for a file that is broken, changed, or holds code that was not
+    allowed; `UsageError` for one of a newer mlopt.
     """
     with tempfile.TemporaryDirectory(prefix="mlopt-package-") as scratch:
         root = Path(scratch)
@@ -151,7 +156,8 @@ def _unpack(path: Path, root: Path) -> None:
 
 
 def _head(path: Path, root: Path) -> PackageHead:
-    """The head of an unpacked package. Raises `ModelRefused`, or `UsageError` for one of a newer mlopt."""
+    """The head of an unpacked package. Raises `ModelRefused`, or `UsageError` for one
+    of a newer mlopt."""
     data = json.loads((root / HEAD).read_text())
     if data["schema_version"] > SCHEMA_VERSION:
         raise UsageError(f"{path} was packed by a newer mlopt (schema {data['schema_version']})", "upgrade mlopt")

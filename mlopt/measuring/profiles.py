@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from mlopt.records.bench import Operator
 
 MATRIX_SHARE = 0.05
-"""An operator below this share of the time says nothing of the precision that an artifact runs in."""
+"""An operator below this share of the time says nothing of the precision that an
+artifact runs in."""
 
 
 def realised_precision(operators: Sequence[Operator]) -> str | None:
-    """The precision in which most of the profiled time is spent; None when the profile does not say."""
+    """The precision in which most of the profiled time is spent; None when the profile
+    does not say."""
     total = sum(operator.seconds for operator in operators)
     spent: dict[str, float] = {}
     for operator in operators:

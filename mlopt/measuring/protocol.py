@@ -1,8 +1,11 @@
-"""How latency is measured: every artifact in a process of its own, in short blocks that take turns in random order.
+"""How latency is measured: every artifact in a process of its own, in short blocks that
+take turns in random order.
 
-All call the same entry on the same inputs, on the same pinned cores, with the garbage collector off. They never run at once. The
-first calls of a block re-warm the caches and are dropped. A round visits all artifacts in a random order and then back (ABBA or BAAB
-for two), so that a drift within it cancels; ratios are taken within rounds, so what disturbs a round disturbs all sides.
+All call the same entry on the same inputs, on the same pinned cores, with the garbage
+collector off. They never run at once. The first calls of a block re-warm the caches and
+are dropped. A round visits all artifacts in a random order and then back (ABBA or BAAB
+for two), so that a drift within it cancels; ratios are taken within rounds, so what
+disturbs a round disturbs all sides.
 """
 
 from __future__ import annotations
@@ -24,17 +27,21 @@ from mlopt.runtimes.messages import Opened, Ready, Usage
 BLOCK_S = 0.02
 LEAST_CALLS, MOST_CALLS = 3, 2000
 SLOW_S = 0.05
-"""Calls longer than this re-warm their own caches, and a budget holds too few of them to drop any."""
+"""Calls longer than this re-warm their own caches, and a budget holds too few of them
+to drop any."""
 MOST_FLUSHED = 10
-"""Writing over the caches takes far longer than a short call: blocks are kept short by number then."""
+"""Writing over the caches takes far longer than a short call: blocks are kept short by
+number then."""
 DROPPED_S = 0.002
-"""A block starts on caches that another process has used: its first calls are not those of a server at work."""
+"""A block starts on caches that another process has used: its first calls are not those
+of a server at work."""
 LEAST_DROPPED, MOST_DROPPED = 1, 4
 SETTLED = 0.02
 LEAST_WARM_BLOCKS = 3
 WARMUP_LIMIT_S = 3.0
 LOW_PERCENT = 10
-"""The percentile of a block that stands for it: most of what disturbs a call makes it longer, so the low end is the quiet one."""
+"""The percentile of a block that stands for it: most of what disturbs a call makes it
+longer, so the low end is the quiet one."""
 
 
 class Timed(Protocol):
@@ -58,7 +65,8 @@ class Schedule:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """How a warm-up ended. `settled`: successive blocks agreed; else the limit ended it, and the record says so."""
+    """How a warm-up ended. `settled`: successive blocks agreed; else the limit ended
+    it, and the record says so."""
 
     per_call_s: float
     spent_s: float
@@ -66,7 +74,8 @@ class WarmUp:
 
 
 def warm_up(worker: Timed, clock: Callable[[], float] = time.perf_counter, flush: bool = False) -> WarmUp:
-    """Call until the low percentiles of three successive blocks agree within 2%, or for three seconds."""
+    """Call until the low percentiles of three successive blocks agree within 2%, or for
+    three seconds."""
     begin = clock()
     levels = [_level(worker.block(1))]
     while True:
@@ -83,7 +92,8 @@ def _level(seconds: list[float]) -> float:
 
 
 def calls_of(per_call_s: float, flush: bool = False) -> tuple[int, int]:
-    """(calls kept, calls dropped before them) in a block of an artifact that takes so long for a call."""
+    """(calls kept, calls dropped before them) in a block of an artifact that takes so
+    long for a call."""
     each = max(per_call_s, 1e-7)
     if each >= SLOW_S:
         return (2 if each < 4 * SLOW_S else 1), 0
@@ -106,8 +116,8 @@ def run_generation(
 ) -> Generation:
     """Warm up all workers, and let them take turns.
 
-    A worker that dies is in `failed` and out of the rest; the error of worker 0, the baseline, is raised:
-    without it there is nothing to compare with.
+    A worker that dies is in `failed` and out of the rest; the error of worker 0, the
+    baseline, is raised: without it there is nothing to compare with.
     """
     made = Generation(began_s=clock())
     calls: dict[int, tuple[int, int]] = {}

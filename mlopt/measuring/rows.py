@@ -31,10 +31,11 @@ def bench_rows(
     parents: Mapping[int, int] | None = None,
     operators: Mapping[int, tuple[Operator, ...]] | None = None,
 ) -> list[BenchRow]:
-    """One row a contender that lived through some generation; contender 0 is the baseline.
+    """One row a contender that lived through some generation; contender 0 is the
+    baseline.
 
-    `parents`: which contender another was made from, for its own share of the gain (`step`). `operators`: profiles, from
-    which the precision is read back.
+    `parents`: which contender another was made from, for its own share of the gain
+    (`step`). `operators`: profiles, from which the precision is read back.
     """
     out = []
     for index, name in enumerate(names):
@@ -85,14 +86,16 @@ def bench_rows(
 
 
 def _step(names: Sequence[str], generations: list[Generation], index: int, parent: int) -> Speedup | None:
-    """The speed-up against what a contender was made from; None where that is the baseline, whose speed-up stands already."""
+    """The speed-up against what a contender was made from; None where that is the
+    baseline, whose speed-up stands already."""
     if not parent or not any(index in made.blocks and parent in made.blocks for made in generations):
         return None
     return speedup(generations, index, parent).compared_with(names[parent])
 
 
 def load_of(generations: list[Generation]) -> Load:
-    """How busy the machine was: the median over generations of what `load_between` says."""
+    """How busy the machine was: the median over generations of what `load_between`
+    says."""
     return Load(
         busy=_median(made.load.busy for made in generations),
         stolen=_median(made.load.stolen for made in generations),

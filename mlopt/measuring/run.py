@@ -18,14 +18,17 @@ from mlopt.runtimes.base import Arrays
 
 SERVE_S = 1.0
 OTHER_DIMENSIONS = 16
-"""The size of dynamic dimensions other than the batch, where no data says what they are."""
+"""The size of dynamic dimensions other than the batch, where no data says what they
+are."""
 
 
 @dataclass(frozen=True)
 class BenchProtocol:
-    """How artifacts are measured for figures. `budget_s`: seconds of sampling for each batch size.
+    """How artifacts are measured for figures. `budget_s`: seconds of sampling for each
+    batch size.
 
-    `sessions`: also the throughput of so many processes at once, at the first batch size.
+    `sessions`: also the throughput of so many processes at once, at the first batch
+    size.
     """
 
     budget_s: float = 10.0
@@ -37,7 +40,8 @@ class BenchProtocol:
 def workload_for(artifact: Artifact, batch: int, data: DataSet = NO_DATA) -> Workload:
     """Inputs at one batch size, enough sets to rotate.
 
-    Real ones where there is data, other dynamic dimensions as in the data; else random ones, other dimensions 16.
+    Real ones where there is data, other dynamic dimensions as in the data; else random
+    ones, other dimensions 16.
     """
     specs = tuple(
         TensorSpec(spec.name, (batch, *spec.dims[1:]) if spec.dims and isinstance(spec.dims[0], str) else spec.dims, spec.dtype)
@@ -65,7 +69,8 @@ def measure(
     protocol: BenchProtocol,
     parents: dict[int, int] | None = None,
 ) -> tuple[list[BenchRow], dict[int, MloptError]]:
-    """(rows of all workloads, errors of contenders that could not be measured). Raises what the baseline raises.
+    """(rows of all workloads, errors of contenders that could not be measured). Raises
+    what the baseline raises.
 
     `parents`: which contender another was made from.
     """
@@ -85,7 +90,8 @@ def measure(
 
 
 def same_signature(artifacts: list[Artifact]) -> list[Artifact]:
-    """The artifacts, each with its inputs known. Raises `UsageError` when they cannot be run on the same inputs."""
+    """The artifacts, each with its inputs known. Raises `UsageError` when they cannot
+    be run on the same inputs."""
     known = next((artifact.inputs for artifact in artifacts if artifact.inputs), ())
     if not known:
         raise UsageError("none of these files says what its inputs are", "say it: --input 1,3,224,224")
@@ -98,7 +104,8 @@ def same_signature(artifacts: list[Artifact]) -> list[Artifact]:
 
 
 def _compatible(a: tuple[TensorSpec, ...], b: tuple[TensorSpec, ...]) -> bool:
-    """Whether two signatures can take the same inputs: same ranks, equal where both are fixed."""
+    """Whether two signatures can take the same inputs: same ranks, equal where both are
+    fixed."""
     return len(a) == len(b) and all(
         len(x.dims) == len(y.dims) and all(isinstance(i, str) or isinstance(j, str) or i == j for i, j in zip(x.dims, y.dims, strict=True))
         for x, y in zip(a, b, strict=True)
@@ -108,8 +115,8 @@ def _compatible(a: tuple[TensorSpec, ...], b: tuple[TensorSpec, ...]) -> bool:
 def bench_side_by_side(
     artifacts: list[Artifact], trust: Trust, batches: tuple[int, ...], protocol: BenchProtocol
 ) -> tuple[list[BenchRow], list[MloptError]]:
-    """Rows of artifacts whose signatures must agree, interleaved, and what went wrong with those that have none. The
-    first is the baseline.
+    """Rows of artifacts whose signatures must agree, interleaved, and what went wrong
+    with those that have none. The first is the baseline.
 
     Raises `UsageError` when they cannot be compared, and what the baseline raises.
     """
@@ -125,5 +132,6 @@ def bench_side_by_side(
 
 
 def most_fixed(artifacts: list[Artifact]) -> Artifact:
-    """The artifact whose inputs leave the fewest dimensions open: what it takes, the others take."""
+    """The artifact whose inputs leave the fewest dimensions open: what it takes, the
+    others take."""
     return min(artifacts, key=lambda a: sum(isinstance(dim, str) for spec in a.inputs for dim in spec.dims))

@@ -25,10 +25,12 @@ def forget_samples(directory: Path) -> None:
 
 
 class SampleFile:
-    """Every call that is timed, one line a generation and workload: {"artifact", "shape" (the number of the workload),
-    "blocks": {"0": nanoseconds of each block, "1": ...}, "info" (what each process says of itself), "load"}.
+    """Every call that is timed, one line a generation and workload: {"artifact",
+    "shape" (the number of the workload), "blocks": {"0": nanoseconds of each block,
+    "1": ...}, "info" (what each process says of itself), "load"}.
 
-    A line is whole or not there: when the disk is full, what was finished stays, and `UsageError` says where.
+    A line is whole or not there: when the disk is full, what was finished stays, and
+    `UsageError` says where.
     """
 
     def __init__(self, directory: Path, artifact: str) -> None:

@@ -1,4 +1,5 @@
-"""Fresh processes, generation after generation: what `bench`, the gate and the search for a latency all sample with."""
+"""Fresh processes, generation after generation: what `bench`, the gate and the search
+for a latency all sample with."""
 
 from __future__ import annotations
 
@@ -26,11 +27,14 @@ from mlopt.runtimes.timing import Slowdown
 from mlopt.runtimes.worker import write_sets
 
 GENERATION_S = 0.8
-"""Processes are renewed this often: where memory happens to lie makes one process of the same file faster than another, by up to 2%."""
+"""Processes are renewed this often: where memory happens to lie makes one process of
+the same file faster than another, by up to 2%."""
 START_SHARE = 0.5
-"""A generation samples for at least this share of what its start cost, so that heavy runtimes do not spend a budget on starting."""
+"""A generation samples for at least this share of what its start cost, so that heavy
+runtimes do not spend a budget on starting."""
 LEAST_ROUNDS, LEAST_COLLECTED = 3, 8
-"""Below eight rounds a 95% interval of a single set of processes would be little more than their range."""
+"""Below eight rounds a 95% interval of a single set of processes would be little more
+than their range."""
 MOST_GENERATIONS, COLLECT_START_SHARE = 10, 2.0
 PROFILED_CALLS = 5
 ROTATED_BYTES, MOST_SETS = 4 * 2**20, 16
@@ -38,7 +42,8 @@ ROTATED_BYTES, MOST_SETS = 4 * 2**20, 16
 
 @dataclass(frozen=True)
 class Contender:
-    """An artifact to be timed. `device`: where it runs instead of the device of the conditions.
+    """An artifact to be timed. `device`: where it runs instead of the device of the
+    conditions.
 
     `slowdown`: a known delay around each call, for the gate's self-test.
     """
@@ -66,12 +71,14 @@ class Workload:
 
 
 def sets_for(bytes_each: int) -> int:
-    """How many input sets to rotate: enough that together they do not fit a core's own cache."""
+    """How many input sets to rotate: enough that together they do not fit a core's own
+    cache."""
     return max(2, min(MOST_SETS, ROTATED_BYTES // max(1, bytes_each)))
 
 
 def start_worker(contender: Contender, conditions: Conditions, pin: bool = True) -> Worker:
-    """A fresh process for a contender; it loads while the caller goes on. `pin`: on the cores that all take turns on."""
+    """A fresh process for a contender; it loads while the caller goes on. `pin`: on the
+    cores that all take turns on."""
     artifact = contender.artifact
     spec = WorkerSpec(
         artifact.format,
@@ -88,7 +95,8 @@ def start_worker(contender: Contender, conditions: Conditions, pin: bool = True)
 
 
 class Sampler:
-    """Starts all contenders in fresh processes for each generation. Contender 0 is the baseline.
+    """Starts all contenders in fresh processes for each generation. Contender 0 is the
+    baseline.
 
     Use as a context manager: inputs lie in a scratch directory.
     """
@@ -116,8 +124,9 @@ class Sampler:
 
     @contextlib.contextmanager
     def started(self, side_by_side: bool = True) -> Iterator[dict[int, Worker]]:
-        """Workers of all contenders that are not lost; loading side by side is quicker, one after the other is what a
-        cold start is measured with. Raises what the baseline raises."""
+        """Workers of all contenders that are not lost; loading side by side is quicker,
+        one after the other is what a cold start is measured with. Raises what the
+        baseline raises."""
         with contextlib.ExitStack() as stack:
             order = [index for index in range(len(self.contenders)) if index not in self.lost]
             self._shuffle.shuffle(order)
@@ -146,8 +155,8 @@ class Sampler:
     ) -> list[Generation]:
         """One set of fresh processes: a `Generation` for each workload.
 
-        `seconds` of sampling for each, or how many, given what the start took; `rounds` at least. `after` is given the
-        workers before they end.
+        `seconds` of sampling for each, or how many, given what the start took; `rounds`
+        at least. `after` is given the workers before they end.
         """
         out = []
         began, load, card = time.perf_counter(), load_now(), self._read_gpu()
@@ -171,11 +180,11 @@ class Sampler:
         return self._gpu.read() if self._gpu else None
 
     def collect(self, budget_s: float, profile: bool = False) -> list[list[Generation]]:
-        """Generations, by workload, until about `budget_s` seconds of every workload were sampled, starts not counted: for
-        figures, not for verdicts.
+        """Generations, by workload, until about `budget_s` seconds of every workload
+        were sampled, starts not counted: for figures, not for verdicts.
 
-        The first set of processes loads one after the other, for the cold start. `profile`: the last set is asked for its
-        `operators` when its timing is done.
+        The first set of processes loads one after the other, for the cold start.
+        `profile`: the last set is asked for its `operators` when its timing is done.
         """
         wanted = 1
 
@@ -196,15 +205,16 @@ class Sampler:
         return [list(column) for column in zip(*out, strict=True)]
 
     def _read_profiles(self, workers: dict[int, Worker]) -> None:
-        """The operators of every contender that can run the first workload. Timing with a profiler on is another thing than
-        timing."""
+        """The operators of every contender that can run the first workload. Timing with
+        a profiler on is another thing than timing."""
         for index, worker in workers.items():
             if index not in self.lost and self.contenders[index].takes(self.workloads[0].batch):
                 with contextlib.suppress(MloptError):  # a profile explains; without it there is one explanation less
                     self.operators[index] = tuple(worker.profile(self._inputs[0], PROFILED_CALLS))
 
     def throughput(self, sessions: int, seconds: float) -> dict[int, Concurrent]:
-        """Each contender with so many processes of it at work at once, on the first workload. Joules are from NVML's counter."""
+        """Each contender with so many processes of it at work at once, on the first
+        workload. Joules are from NVML's counter."""
         out: dict[int, Concurrent] = {}
         batch = self.workloads[0].batch
         for index, contender in enumerate(self.contenders):

@@ -31,7 +31,8 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Ratio:
-    """An estimate with its interval at `confidence`. A speed-up of 2 means: takes half as long."""
+    """An estimate with its interval at `confidence`. A speed-up of 2 means: takes half
+    as long."""
 
     estimate: float
     low: float
@@ -56,8 +57,9 @@ class Speedup(Ratio):
 
 @dataclass(frozen=True)
 class Load:
-    """How busy the machine was, as shares of the time: `busy` and `stolen` of all cores, `waited` by any process for a core; `mhz`: the mean
-    frequency of the cores; `load`: the load average. None where the system does not say."""
+    """How busy the machine was, as shares of the time: `busy` and `stolen` of all
+    cores, `waited` by any process for a core; `mhz`: the mean frequency of the cores;
+    `load`: the load average. None where the system does not say."""
 
     busy: float | None = None
     stolen: float | None = None
@@ -68,8 +70,8 @@ class Load:
 
 @dataclass(frozen=True)
 class GpuState:
-    """What NVML said of the GPU. `energy_j`: joules between two readings (in one reading: since the
-    driver was loaded); `throttled`: what slowed it down."""
+    """What NVML said of the GPU. `energy_j`: joules between two readings (in one
+    reading: since the driver was loaded); `throttled`: what slowed it down."""
 
     sm_mhz: float | None = None
     memory_mhz: float | None = None
@@ -82,7 +84,8 @@ class GpuState:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Calls between the fastest and the 99th percentile in equal bins, in seconds; `beyond`: how many were slower."""
+    """Calls between the fastest and the 99th percentile in equal bins, in seconds;
+    `beyond`: how many were slower."""
 
     low_s: float
     high_s: float
@@ -92,7 +95,8 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator of a profile. `seconds` a call of the artifact; `precision` and `provider` None where the profile does not say."""
+    """One operator of a profile. `seconds` a call of the artifact; `precision` and
+    `provider` None where the profile does not say."""
 
     name: str
     kind: str
@@ -103,7 +107,8 @@ class Operator:
 
 @dataclass(frozen=True)
 class Concurrent:
-    """Several processes of one artifact at work at once. `joules_per_sample` needs NVML."""
+    """Several processes of one artifact at work at once. `joules_per_sample` needs
+    NVML."""
 
     sessions: int
     throughput_per_s: float
@@ -112,10 +117,12 @@ class Concurrent:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRow:
-    """One artifact at one batch size. Times in seconds a call, at percentiles of all kept calls; None where too few calls lie beyond one.
+    """One artifact at one batch size. Times in seconds a call, at percentiles of all
+    kept calls; None where too few calls lie beyond one.
 
-    `device`, `runtime`, `provider`, `precision`: what really ran. `settled`: whether times had settled when the warm-up ended.
-    `speedup`: against the first row, None for the first; `step`: against what the artifact was made from.
+    `device`, `runtime`, `provider`, `precision`: what really ran. `settled`: whether
+    times had settled when the warm-up ended. `speedup`: against the first row, None for
+    the first; `step`: against what the artifact was made from.
     """
 
     artifact: str
@@ -172,7 +179,8 @@ class RowOfFile(BenchRow):
 
 @dataclass(frozen=True)
 class MachineGroup:
-    """Rows of several files that were measured on machines that agree: they may be set side by side."""
+    """Rows of several files that were measured on machines that agree: they may be set
+    side by side."""
 
     machine: str
     environment: Machine
@@ -189,7 +197,8 @@ class MergedFile:
 
 
 def parse(data: Json, where: str) -> BenchFile:
-    """Measurements from JSON: of a bench file, or of the record of a run. Raises `UsageError`."""
+    """Measurements from JSON: of a bench file, or of the record of a run. Raises
+    `UsageError`."""
     check_version(data, SCHEMA_VERSION, where, WHAT, HINT)
     if "bench" not in data or "environment" not in data:
         raise UsageError(f"{where} holds no bench rows", HINT)
@@ -197,12 +206,14 @@ def parse(data: Json, where: str) -> BenchFile:
 
 
 def read(path: Path) -> BenchFile:
-    """Measurements from a file of `mlopt bench -o`, or from a `run.json`. Raises `UsageError`."""
+    """Measurements from a file of `mlopt bench -o`, or from a `run.json`. Raises
+    `UsageError`."""
     return parse(read_json(path, WHAT, HINT), str(path))
 
 
 def merge(results: list[tuple[str, BenchFile]]) -> list[MachineGroup]:
-    """One group for each machine. A speed-up was measured within one file and stays what it is.
+    """One group for each machine. A speed-up was measured within one file and stays
+    what it is.
 
     `results`: (file, its content).
     """

@@ -1,4 +1,5 @@
-"""`gate.json`: a verdict, what it rests on, and a baseline as a file. What is written here is what scripts read."""
+"""`gate.json`: a verdict, what it rests on, and a baseline as a file. What is written
+here is what scripts read."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ Kind = Literal["interleaved", "stored"]
 
 @dataclass(frozen=True)
 class GateRow:
-    """One metric of one artifact at one shape. `baseline` and `candidate` are in `unit`; `ratio` is the candidate's over the baseline's."""
+    """One metric of one artifact at one shape. `baseline` and `candidate` are in
+    `unit`; `ratio` is the candidate's over the baseline's."""
 
     metric: str
     artifact: str
@@ -56,7 +58,8 @@ class SideArtifact:
 
 @dataclass(frozen=True)
 class SideRecord:
-    """What was given as candidate or baseline, and the artifacts it stood for, in the order of the pairs."""
+    """What was given as candidate or baseline, and the artifacts it stood for, in the
+    order of the pairs."""
 
     given: str
     artifacts: tuple[SideArtifact, ...]
@@ -64,8 +67,9 @@ class SideRecord:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a report draws of one candidate and its baseline at one batch size: `bench` and `histograms` of baseline and candidate, `drift` of the
-    baseline's own time between first and last processes."""
+    """What a report draws of one candidate and its baseline at one batch size: `bench`
+    and `histograms` of baseline and candidate, `drift` of the baseline's own time
+    between first and last processes."""
 
     artifact: str
     against: str
@@ -79,7 +83,8 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class GateRecord:
-    """A whole verdict. `kind`: `interleaved` when both were run side by side, `stored` when the baseline was only numbers."""
+    """A whole verdict. `kind`: `interleaved` when both were run side by side, `stored`
+    when the baseline was only numbers."""
 
     schema_version: int = SCHEMA_VERSION
     verdict: Word
@@ -101,7 +106,8 @@ class GateRecord:
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """One artifact of a baseline: where it lies (relative to the manifest), what it is, and how fast it was."""
+    """One artifact of a baseline: where it lies (relative to the manifest), what it is,
+    and how fast it was."""
 
     name: str
     path: str
@@ -115,7 +121,8 @@ class ManifestEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A baseline as a file that git can track: what `mlopt gate --save-baseline` writes."""
+    """A baseline as a file that git can track: what `mlopt gate --save-baseline`
+    writes."""
 
     schema_version: int = SCHEMA_VERSION
     what: str = MANIFEST_KIND
@@ -127,8 +134,9 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class SelfTestRow:
-    """Trials of one kind of comparison. `want`: the verdict that would be right; `wrong`: FAIL for the
-    same file, PASS for a slower one. Times of a comparison; None when there was no trial."""
+    """Trials of one kind of comparison. `want`: the verdict that would be right;
+    `wrong`: FAIL for the same file, PASS for a slower one. Times of a comparison; None
+    when there was no trial."""
 
     name: str
     profile: str
@@ -157,7 +165,8 @@ def parse(data: Json, where: str) -> GateRecord:
 
 
 def read(path: Path) -> GateRecord:
-    """A verdict from a directory that the gate wrote, or from a file. Raises `UsageError`."""
+    """A verdict from a directory that the gate wrote, or from a file. Raises
+    `UsageError`."""
     file = path / FILE if path.is_dir() else path
     return parse(read_json(file, WHAT, HINT), str(file))
 

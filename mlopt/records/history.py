@@ -1,4 +1,5 @@
-"""The latency of a model over commits: a chain of measured ratios, and where it changed."""
+"""The latency of a model over commits: a chain of measured ratios, and where it
+changed."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class JudgedSide:
 
 @dataclass(frozen=True)
 class JudgedRow:
-    """One metric of a verdict. `ratio`: the candidate's over the baseline's, None where nothing was measured."""
+    """One metric of a verdict. `ratio`: the candidate's over the baseline's, None where
+    nothing was measured."""
 
     metric: str
     artifact: str
@@ -43,8 +45,8 @@ class JudgedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """What a history needs of a verdict. It is less than `GateRecord` holds, so that verdicts of other
-    versions of mlopt can be read: a history goes on for years."""
+    """What a history needs of a verdict. It is less than `GateRecord` holds, so that
+    verdicts of other versions of mlopt can be read: a history goes on for years."""
 
     candidate: JudgedSide
     baseline: JudgedSide
@@ -55,7 +57,8 @@ class Judged:
 
 
 def read_judged(path: Path) -> Judged | None:
-    """The part of a `gate.json` that a history needs; None when the baseline was only numbers. Raises `UsageError`."""
+    """The part of a `gate.json` that a history needs; None when the baseline was only
+    numbers. Raises `UsageError`."""
     data = read_json(path, WHAT, HINT)
     check_version(data, GATE_VERSION, str(path), WHAT, HINT)
     if data.get("kind") != "interleaved":
@@ -65,7 +68,8 @@ def read_judged(path: Path) -> Judged | None:
 
 @dataclass(frozen=True)
 class Link:
-    """One verdict: the log ratio of times, candidate over baseline, with its standard deviation."""
+    """One verdict: the log ratio of times, candidate over baseline, with its standard
+    deviation."""
 
     name: str
     at: str
@@ -81,7 +85,8 @@ class Link:
 
 @dataclass(frozen=True)
 class Point(Link):
-    """A link with the level after it, as a share of the first baseline's time, and its 95% bounds."""
+    """A link with the level after it, as a share of the first baseline's time, and its
+    95% bounds."""
 
     level: float
     low: float
@@ -90,7 +95,8 @@ class Point(Link):
 
 @dataclass(frozen=True)
 class Change:
-    """Where the latency changed: links `first` to `last` together by a factor `ratio`, with its 95% interval."""
+    """Where the latency changed: links `first` to `last` together by a factor `ratio`,
+    with its 95% interval."""
 
     first: int
     last: int
@@ -103,8 +109,9 @@ class Change:
 class Chain:
     """The links of one artifact on one machine, oldest first.
 
-    `levels[0]` is 1, before the first link; `lows` and `highs` are 95% bounds. `gaps`: links
-    whose baseline is not the candidate of the one before: the chain goes on, and this is said.
+    `levels[0]` is 1, before the first link; `lows` and `highs` are 95% bounds. `gaps`:
+    links whose baseline is not the candidate of the one before: the chain goes on, and
+    this is said.
     """
 
     artifact: str

@@ -10,9 +10,11 @@ SAME_VERSIONS = ("torch", "onnxruntime", "onnxruntime-gpu", "tensorrt")
 
 @dataclass(frozen=True)
 class Machine:
-    """What a reader of figures must know of a machine. None where the system does not say.
+    """What a reader of figures must know of a machine. None where the system does not
+    say.
 
-    `versions`: of Python and of the packages that run models. `load_at_start`: the load averages of 1, 5 and 15 minutes.
+    `versions`: of Python and of the packages that run models. `load_at_start`: the load
+    averages of 1, 5 and 15 minutes.
     """
 
     versions: dict[str, str] = field(default_factory=dict)
@@ -31,8 +33,8 @@ class Machine:
         return f"{self.cpu}, {self.cores} cores, GPU {self.gpu or 'none'}, {shown}"
 
     def differences(self, here: Machine) -> list[str]:
-        """In what this machine differs from another, in words, as far as times depend on it; empty when figures of both may be set side by
-        side."""
+        """In what this machine differs from another, in words, as far as times depend
+        on it; empty when figures of both may be set side by side."""
         pairs = [(key, getattr(self, key), getattr(here, key)) for key in SAME]
         out = [f"{key} {there!r} there, {now!r} here" for key, there, now in pairs if there != now]
         versions = [(name, self.versions.get(name), here.versions.get(name)) for name in SAME_VERSIONS]

@@ -22,8 +22,9 @@ class PackedInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class PackedArtifact:
-    """One artifact. `root`: the directory in the package where its files are; `main`: the file in it that a
-    runtime opens (empty for a bundle); `digest`: of all its files."""
+    """One artifact. `root`: the directory in the package where its files are; `main`:
+    the file in it that a runtime opens (empty for a bundle); `digest`: of all its
+    files."""
 
     name: str
     format: str
@@ -38,8 +39,8 @@ class PackedArtifact:
 
 @dataclass(frozen=True, kw_only=True)
 class PackageHead:
-    """What is in a package, and how it is to be measured. `environment`: where it was packed; `budget_s`: seconds
-    of sampling for each batch size."""
+    """What is in a package, and how it is to be measured. `environment`: where it was
+    packed; `budget_s`: seconds of sampling for each batch size."""
 
     schema_version: int = SCHEMA_VERSION
     what: str = "mlopt bench package"

@@ -11,8 +11,9 @@ LAYOUT = ("ReorderInput", "ReorderOutput", "Transpose", "aten::contiguous", "ate
 
 
 def why_from_operators(row: BenchRow, precision: str | None) -> list[str]:
-    """Sentences on one bench row that carries a profile: islands of conversion, nodes on another provider, changes of layout, another
-    precision than the artifact was made for. `precision`: what it was made for; None when unknown."""
+    """Sentences on one bench row that carries a profile: islands of conversion, nodes
+    on another provider, changes of layout, another precision than the artifact was made
+    for. `precision`: what it was made for; None when unknown."""
     operators = row.operators
     total = sum(op.seconds for op in operators)
     if not total:

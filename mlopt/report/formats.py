@@ -20,8 +20,8 @@ def _text(value: str) -> str:
 
 
 def junit(record: GateRecord) -> str:
-    """JUnit XML: one test case a row. FAIL, ANOMALOUS and INVALID are failures; INCONCLUSIVE and INCOMPARABLE are errors, since
-    nothing was shown."""
+    """JUnit XML: one test case a row. FAIL, ANOMALOUS and INVALID are failures;
+    INCONCLUSIVE and INCOMPARABLE are errors, since nothing was shown."""
     suite = ElementTree.Element("testsuite", name="mlopt gate", timestamp=record.created or "")
     counts = {"tests": 0, "failures": 0, "errors": 0}
     cases = [(row.title, row.verdict, row_sentence(row), row.seconds) for row in record.rows]
@@ -45,14 +45,16 @@ def junit(record: GateRecord) -> str:
 
 
 def _command(kind: str, title: str, message: str) -> str:
-    """A workflow command, its special characters escaped: a name must not start a command of its own."""
+    """A workflow command, its special characters escaped: a name must not start a
+    command of its own."""
     for raw, escaped in (("%", "%25"), ("\r", "%0D"), ("\n", "%0A")):
         title, message = title.replace(raw, escaped), message.replace(raw, escaped)
     return f"::{kind} title={title.replace(':', '%3A').replace(',', '%2C')}::{message}"
 
 
 def github_annotations(record: GateRecord) -> str:
-    """GitHub annotations: an error for every row that is no, a warning for what is open, a notice for the whole."""
+    """GitHub annotations: an error for every row that is no, a warning for what is
+    open, a notice for the whole."""
     lines = []
     for row in record.rows:
         if row.verdict != "PASS":
@@ -64,7 +66,8 @@ def github_annotations(record: GateRecord) -> str:
 
 
 def github(record: GateRecord, summary: str) -> str:
-    """Annotations for the log; `summary` (Markdown) is appended to the step summary when there is one."""
+    """Annotations for the log; `summary` (Markdown) is appended to the step summary
+    when there is one."""
     file = os.environ.get("GITHUB_STEP_SUMMARY")
     if file:
         try:
@@ -76,7 +79,8 @@ def github(record: GateRecord, summary: str) -> str:
 
 
 def gitlab(record: GateRecord) -> str:
-    """A GitLab metrics report (OpenMetrics text): what a merge request shows as changed. Ratios and values, one line each."""
+    """A GitLab metrics report (OpenMetrics text): what a merge request shows as
+    changed. Ratios and values, one line each."""
     lines = []
     for row in record.rows:
         labels = f'{{artifact="{_label(row.artifact)}",batch="{row.batch if row.batch is not None else ""}"}}'

@@ -1,4 +1,5 @@
-"""The words and figures of a verdict: for the screen and for every report. Imports no torch."""
+"""The words and figures of a verdict: for the screen and for every report. Imports no
+torch."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def percent(share: float) -> str:
 
 
 def change(row: GateRow) -> str:
-    """`+0.12% (-1.40% to +1.61%)`: how the candidate's value differs from the baseline's."""
+    """`+0.12% (-1.40% to +1.61%)`: how the candidate's value differs from the
+    baseline's."""
     ratio = row.ratio
     if ratio is None:
         return "-"
