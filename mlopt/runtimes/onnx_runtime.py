@@ -55,8 +55,7 @@ class OnnxRuntime:
 
     def __init__(self, options: OpenOptions) -> None:
         runtime = ort()
-        self._options = options
-        path, device = options.path, options.device
+        self._path, self._options, device = options.path, options, options.device
         wanted = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
         if options.cuda_graph and device != "cuda":
             raise UsageError("CUDA graphs need --device cuda")
@@ -64,10 +63,10 @@ class OnnxRuntime:
         self._providers = [first] if wanted == "CPUExecutionProvider" else [first, "CPUExecutionProvider"]
         settings, disabled = session_options(options.threads, options.precision)
         try:
-            self._session = runtime.InferenceSession(str(path), settings, providers=self._providers, disabled_optimizers=disabled)
+            self._session = runtime.InferenceSession(str(self._path), settings, providers=self._providers, disabled_optimizers=disabled)
         except Exception as error:  # onnxruntime raises its own many kinds
             line = first_line(error)[:300]
-            raise UsageError(f"ONNX Runtime cannot load {path.name}: {line}", "look at the node it names with `mlopt view`") from error
+            raise UsageError(f"ONNX Runtime cannot load {self._path.name}: {line}", "look at the node it names with `mlopt view`") from error
         self.provider = self._session.get_providers()[0]
         if self.provider != wanted:
             raise UsageError(f"asked ONNX Runtime for {wanted}, it chose {self.provider}", "pip install onnxruntime-gpu and a CUDA driver")
@@ -96,7 +95,7 @@ class OnnxRuntime:
         with tempfile.TemporaryDirectory(prefix="mlopt-profile-") as scratch:
             settings.enable_profiling = True
             settings.profile_file_prefix = str(Path(scratch) / "profile")
-            session = ort().InferenceSession(str(self._options.path), settings, providers=self._providers, disabled_optimizers=disabled)
+            session = ort().InferenceSession(str(self._path), settings, providers=self._providers, disabled_optimizers=disabled)
             feed = self._feed(inputs)
             for _ in range(calls + WARM_CALLS):
                 session.run(None, feed)
