@@ -286,7 +286,7 @@ def counted(module: nn.Module) -> int:
 
 def test_sizes_are_those_of_the_loaded_module(tmp_path: Path) -> None:
     """Without loading: by structure, by factory, by graph, and after a cut that takes a block and narrows the rest."""
-    allow = Trust(allow_class=("tests.test_models_in.*", "recipes.networks.*"))
+    allow = Trust(allow_class=(f"{__name__}.*", "recipes.networks.*"))
     residual = digits_resnet(16)
     x = torch.randn(2, 1, 16, 16)
     pruned = mlopt.prune(residual, x, "macs:0.5")
@@ -298,7 +298,7 @@ def test_sizes_are_those_of_the_loaded_module(tmp_path: Path) -> None:
     cases = {
         "mixed": (Mixed(), adopt(Mixed()).trunk()[1]),
         "stock": (plain_cnn(), adopt(plain_cnn()).trunk()[1]),
-        "factory": (Mixed(), bundle.Bundle(FactoryOrigin("tests.test_models_in:small_mixed"), ())),
+        "factory": (Mixed(), bundle.Bundle(FactoryOrigin(f"{__name__}:small_mixed"), ())),
         "graph": (graph, bundle.Bundle(bundle.origin_of(graph), ())),
         "pruned": (pruned.module, adopt(residual).trunk()[1].after(pruned.module, pruned.surgery)),
         "fewer": (fewer.module, adopt(transformer).trunk()[1].after(fewer.module, fewer.surgery)),
@@ -309,21 +309,21 @@ def test_sizes_are_those_of_the_loaded_module(tmp_path: Path) -> None:
         bundle.write(place, module, head)
         sizes = bundle.sizes(place)
         assert sizes == (counted(module), (place / "weights.safetensors").stat().st_size), name
-        trust = replace(allow, arch="tests.test_models_in:small_mixed") if name == "factory" else allow
+        trust = replace(allow, arch=f"{__name__}:small_mixed") if name == "factory" else allow
         assert sizes.parameters == counted(bundle.read(place, trust)[0]), name
 
 
 def test_a_factory_bundle_of_the_first_edition_is_loaded_to_be_counted(tmp_path: Path) -> None:
-    bundle.write(tmp_path, Mixed(), bundle.Bundle(FactoryOrigin("tests.test_models_in:small_mixed"), ()))
+    bundle.write(tmp_path, Mixed(), bundle.Bundle(FactoryOrigin(f"{__name__}:small_mixed"), ()))
     head = json.loads((tmp_path / "model.json").read_text())
     del head["parameters"]
     (tmp_path / "model.json").write_text(json.dumps(head))
-    assert bundle.sizes(tmp_path, Trust(arch="tests.test_models_in:small_mixed")).parameters == counted(Mixed())
+    assert bundle.sizes(tmp_path, Trust(arch=f"{__name__}:small_mixed")).parameters == counted(Mixed())
     with pytest.raises(ModelRefused, match="rebuilt by calling"):
         bundle.sizes(tmp_path)
     (tmp_path / "weights.safetensors").write_bytes(b"short")
     with pytest.raises(ModelRefused, match="cannot be read"):
-        bundle.sizes(tmp_path, Trust(arch="tests.test_models_in:small_mixed"))
+        bundle.sizes(tmp_path, Trust(arch=f"{__name__}:small_mixed"))
 
 
 @pytest.mark.parametrize("change", [{"children": {"0": 99}}, {"children": {"0": 0}}, {"parameters": None}, {"training": None, "buffers": {"x": {}}}])
