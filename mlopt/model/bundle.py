@@ -26,7 +26,7 @@ from mlopt.artifact import Json, TensorSpec
 from mlopt.errors import ModelRefused, UsageError
 from mlopt.model import graph, structure
 from mlopt.model.allowlist import resolve_factory
-from mlopt.model.origin import FactoryOrigin, GraphOrigin, Origin, StructureOrigin, parameter_names
+from mlopt.model.origin import FactoryOrigin, GraphOrigin, Origin, StructureOrigin, check, parameter_names
 from mlopt.model.origin import from_json as origin_from_json
 from mlopt.model.surgery import Surgery, apply
 from mlopt.model.tensors import canonical, holders, in_place_of, relink
@@ -110,12 +110,7 @@ def read_head(directory: Path) -> Bundle:
 def read(directory: Path, trust: Trust) -> tuple[nn.Module, Bundle]:
     """The module as it was written, in evaluation or training mode as it was, and its bundle. Raises `ModelRefused`."""
     bundle = read_head(directory)
-    if isinstance(bundle.origin, FactoryOrigin):
-        reference = bundle.origin.factory
-        if trust.arch != reference and not trust.named(reference.replace(":", ".")) and not trust.trust_code:
-            raise ModelRefused(f"{directory} is rebuilt by calling {reference}", f"if you trust it: --arch {reference}")
-    elif isinstance(bundle.origin, StructureOrigin):
-        structure.check(bundle.origin.structure, trust, str(directory))
+    check(bundle.origin, trust, str(directory))
     try:
         weights = load_file(directory / "weights.safetensors")
     except (SafetensorError, OSError) as error:

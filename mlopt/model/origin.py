@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlopt.artifact import Json
+from mlopt.errors import ModelRefused
+from mlopt.model import structure
 from mlopt.model.graph_data import GraphData
 from mlopt.model.structure import Structure
+from mlopt.model.trust import Trust
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,19 @@ def from_json(head: Any) -> Origin:
     if "structure" in head:
         return StructureOrigin(Structure.from_json(head["structure"]))
     return GraphOrigin(dict(head["graph"]))
+
+
+def check(origin: Origin, trust: Trust, where: str) -> None:
+    """Refuse code that nobody allowed, before any of it is imported. `where`: what the message calls the bundle.
+
+    Raises `ModelRefused` with the flags that would allow it.
+    """
+    if isinstance(origin, FactoryOrigin):
+        reference = origin.factory
+        if trust.arch != reference and not trust.named(reference.replace(":", ".")):
+            raise ModelRefused(f"{where} is rebuilt by calling {reference}", f"if you trust it: --arch {reference}")
+    elif isinstance(origin, StructureOrigin):
+        structure.check(origin.structure, trust, where)
 
 
 def parameter_names(origin: Origin) -> frozenset[str] | None:
