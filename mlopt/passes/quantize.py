@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,14 +26,14 @@ class QuantizePass:
         config = self.config
         if config.precision == "fp16":
             name = "model.fp16.onnx"
-            metrics = to_fp16(artifact.path, stage / name)
-            metrics["summary"] = metrics["scheme"]
+            half = to_fp16(artifact.path, stage / name)
+            metrics = {**asdict(half), "summary": half.scheme}
         else:
             name = f"model.int8-{config.target}.onnx"
             tensors, _ = run.samples(artifact, config.samples)
             inputs = [tensor.numpy() for tensor in tensors]
-            metrics = quantize_int8(artifact.path, stage / name, config.target, config.calibration, inputs, artifact.fixed_batch)
-            metrics["summary"] = metrics["scheme"]
+            done = quantize_int8(artifact.path, stage / name, config.target, config.calibration, inputs, artifact.fixed_batch)
+            metrics = {**asdict(done), "summary": done.scheme}
             if config.target == "cpu":
                 metrics |= self._realised(stage / name)
         made = replace(artifact, name=name, root=stage, main=name, digest="", precision=config.precision, target=self._target())

@@ -73,7 +73,7 @@ class OnnxRuntime:
         self.device = "cuda" if device == "cuda" else "cpu"
         self._names = [value.name for value in self._session.get_inputs()]
 
-    def _feed(self, inputs: Arrays) -> dict[str, Any]:
+    def _feed(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         return dict(zip(self._names, inputs, strict=True))
 
     def __call__(self, inputs: Arrays) -> list[NDArray[Any]]:
@@ -116,7 +116,7 @@ def operators_of(events: list[Any], calls: int) -> list[Operator]:
     from mlopt.records.bench import Operator
 
     spent: dict[str, list[float]] = {}
-    about: dict[str, Any] = {}
+    about: dict[str, Any] = {}  # ONNX Runtime's own arguments of an event
     for event in events:
         if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
             continue
