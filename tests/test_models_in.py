@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ import safetensors.torch
 import torch
 from torch import nn
 
+import mlopt
 from mlopt.errors import ModelRefused, UsageError
 from mlopt.model import bundle
 from mlopt.model.inputs import infer, parse_spec
-from mlopt.model.sources import open_model
+from mlopt.model.origin import FactoryOrigin
+from mlopt.model.sources import adopt, open_model
 from mlopt.model.trust import Trust
 from recipes.networks import digits_resnet, digits_vit
 from tests.conftest import plain_cnn
@@ -253,6 +256,84 @@ def test_a_bundle_cannot_name_a_function_as_a_class(tmp_path: Path) -> None:
     (source / "model.json").write_text(json.dumps(head))
     with pytest.raises(UsageError):
         bundle.read(source, Trust())
+
+
+class Mixed(nn.Module):
+    """Tied weights, a buffer, a buffer that is not kept, a module used twice, and a parameter that is not set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(10, 8)
+        self.norm = nn.BatchNorm1d(8)
+        self.again = self.norm
+        self.head = nn.Linear(8, 10)
+        self.head.weight = self.embed.weight
+        self.register_buffer("scale", torch.ones(3))
+        self.register_buffer("mask", torch.ones(5), persistent=False)
+        self.register_parameter("none", None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.again(self.norm(self.embed(x).mean(1)))) * self.scale[0]
+
+
+def small_mixed() -> nn.Module:
+    return Mixed()
+
+
+def counted(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_sizes_are_those_of_the_loaded_module(tmp_path: Path) -> None:
+    """Without loading: by structure, by factory, by graph, and after a cut that takes a block and narrows the rest."""
+    allow = Trust(allow_class=(f"{__name__}.*", "recipes.networks.*"))
+    residual = digits_resnet(16)
+    x = torch.randn(2, 1, 16, 16)
+    pruned = mlopt.prune(residual, x, "macs:0.5")
+    transformer = digits_vit(32, 3)
+    fewer = mlopt.prune(transformer, torch.randn(2, 1, 32, 32), "layers:1")
+    nodes = torch.fx.Graph()
+    nodes.output(nodes.call_module("0", (nodes.placeholder("x"),)))
+    graph = torch.fx.GraphModule(nn.Sequential(nn.BatchNorm1d(4)), nodes)
+    cases = {
+        "mixed": (Mixed(), adopt(Mixed()).trunk()[1]),
+        "stock": (plain_cnn(), adopt(plain_cnn()).trunk()[1]),
+        "factory": (Mixed(), bundle.Bundle(FactoryOrigin(f"{__name__}:small_mixed"), ())),
+        "graph": (graph, bundle.Bundle(bundle.origin_of(graph), ())),
+        "pruned": (pruned.module, adopt(residual).trunk()[1].after(pruned.module, pruned.surgery)),
+        "fewer": (fewer.module, adopt(transformer).trunk()[1].after(fewer.module, fewer.surgery)),
+    }
+    for name, (module, head) in cases.items():
+        place = tmp_path / name
+        place.mkdir()
+        bundle.write(place, module, head)
+        sizes = bundle.sizes(place)
+        assert sizes == (counted(module), (place / "weights.safetensors").stat().st_size), name
+        trust = replace(allow, arch=f"{__name__}:small_mixed") if name == "factory" else allow
+        assert sizes.parameters == counted(bundle.read(place, trust)[0]), name
+
+
+def test_a_factory_bundle_of_the_first_edition_is_loaded_to_be_counted(tmp_path: Path) -> None:
+    bundle.write(tmp_path, Mixed(), bundle.Bundle(FactoryOrigin(f"{__name__}:small_mixed"), ()))
+    head = json.loads((tmp_path / "model.json").read_text())
+    del head["parameters"]
+    (tmp_path / "model.json").write_text(json.dumps(head))
+    assert bundle.sizes(tmp_path, Trust(arch=f"{__name__}:small_mixed")).parameters == counted(Mixed())
+    with pytest.raises(ModelRefused, match="rebuilt by calling"):
+        bundle.sizes(tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes(b"short")
+    with pytest.raises(ModelRefused, match="cannot be read"):
+        bundle.sizes(tmp_path, Trust(arch=f"{__name__}:small_mixed"))
+
+
+@pytest.mark.parametrize("change", [{"children": {"0": 99}}, {"children": {"0": 0}}, {"parameters": None}, {"training": None, "buffers": {"x": {}}}])
+def test_altered_structures_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    source = open_model_of(plain_cnn(), tmp_path)
+    head = json.loads((source / "model.json").read_text())
+    head["structure"]["modules"][0].update(change)
+    (source / "model.json").write_text(json.dumps(head))
+    with pytest.raises(ModelRefused):
+        bundle.sizes(source)
 
 
 def open_model_of(module: nn.Module, tmp_path: Path) -> Path:

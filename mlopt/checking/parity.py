@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlopt.artifact import Json
 from mlopt.errors import PassFailed
 from mlopt.recipe.schema import Tolerance
 
@@ -26,7 +27,8 @@ class ParityResult:
     samples: int
     finite: bool
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
+        """As in a record."""
         return asdict(self)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from mlopt.artifact import Artifact
 from mlopt.errors import BackendMissing, PassFailed
+from mlopt.exporting.tensorrt_builder import EngineAnswer, EngineJob
 
 PACKAGES = {"rtx": ("tensorrt_rtx", "pip install 'mlopt[rtx]'"), "tensorrt": ("tensorrt", "pip install 'mlopt[tensorrt]'")}
 
@@ -25,7 +24,11 @@ class EngineBuild:
 
 
 def build_engine(onnx: Artifact, flavour: str, path: Path, max_batch: int, timeout_s: float) -> EngineBuild:
-    """Build an engine from an ONNX artifact. `flavour`: `rtx` or `tensorrt`. Raises `BackendMissing` or `PassFailed`."""
+    """Build an engine from an ONNX artifact.
+
+    `flavour`: `rtx` or `tensorrt`. `max_batch`: the largest size of a dynamic dimension. Raises `BackendMissing`, and
+    `PassFailed` when the builder refuses the graph, crashes, or takes longer than `timeout_s`.
+    """
     package, install = PACKAGES[flavour]
     if find_spec(package) is None:
         raise BackendMissing("TensorRT-RTX" if flavour == "rtx" else "TensorRT", install)
@@ -34,15 +37,15 @@ def build_engine(onnx: Artifact, flavour: str, path: Path, max_batch: int, timeo
         for spec in onnx.inputs
         if any(isinstance(dim, str) for dim in spec.dims)
     }
-    job = {"package": package, "onnx": str(onnx.path), "out": str(path), "profile": profile}
-    command = [sys.executable, "-m", "mlopt.exporting.tensorrt_builder", json.dumps(job)]
+    job = EngineJob(package, onnx.path, path, profile)
+    command = [sys.executable, "-m", "mlopt.exporting.tensorrt_builder", job.to_text()]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired as error:
         raise PassFailed(f"the TensorRT build took longer than {timeout_s:.0f} s", "raise timeout_s in the recipe") from error
     lines = done.stdout.strip().splitlines()
-    answer: dict[str, Any] = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
-    if done.returncode or "error" in answer or not path.is_file():
-        tail = answer.get("error") or " | ".join(done.stderr.strip().splitlines()[-3:]) or f"the builder died with {done.returncode}"
+    answer = EngineAnswer.from_text(lines[-1]) if lines and lines[-1].startswith("{") else EngineAnswer()
+    if done.returncode or answer.error or not path.is_file():
+        tail = answer.error or " | ".join(done.stderr.strip().splitlines()[-3:]) or f"the builder died with {done.returncode}"
         raise PassFailed(f"TensorRT refused {onnx.name}: {tail}", "look at the node it names with `mlopt view`")
-    return EngineBuild(str(answer["version"]), int(answer["bytes"]))
+    return EngineBuild(answer.version, answer.bytes)

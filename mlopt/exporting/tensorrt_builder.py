@@ -9,10 +9,48 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mlopt.system.processes import die_with_parent
+
+Profile = dict[str, list[list[int]]]
+"""The least, best and largest shape of each input with dynamic dimensions."""
+
+
+@dataclass(frozen=True)
+class EngineJob:
+    """What to build: with which package (`tensorrt` or `tensorrt_rtx`), from which file, into which."""
+
+    package: str
+    onnx: Path
+    out: Path
+    profile: Profile
+
+    def to_text(self) -> str:
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_text(cls, text: str) -> EngineJob:
+        data = json.loads(text)
+        return cls(data["package"], Path(data["onnx"]), Path(data["out"]), data["profile"])
+
+
+@dataclass(frozen=True)
+class EngineAnswer:
+    """What became of it. `version`: of the package; `error`: why there is no engine, or empty."""
+
+    version: str = ""
+    bytes: int = 0
+    error: str = ""
+
+    def to_text(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_text(cls, text: str) -> EngineAnswer:
+        return cls(**json.loads(text))
 
 
 def make_logger(trt: Any) -> Any:
@@ -33,7 +71,7 @@ def make_logger(trt: Any) -> Any:
     return Logger()
 
 
-def build(package: str, onnx: Path, profile: dict[str, list[list[int]]]) -> tuple[bytes, str]:
+def build(package: str, onnx: Path, profile: Profile) -> tuple[bytes, str]:
     """(engine bytes, version). Raises `ValueError` with the parser's or builder's words."""
     trt = importlib.import_module(package)
     logger = make_logger(trt)
@@ -56,23 +94,23 @@ def build(package: str, onnx: Path, profile: dict[str, list[list[int]]]) -> tupl
             ranges.set_shape(name, least, best, most)
         if config.add_optimization_profile(ranges) < 0:
             raise ValueError(f"the profile {profile} was refused: {'; '.join(logger.errors())}")
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
         raise ValueError("; ".join(logger.errors()) or "the builder gave no engine and no reason")
-    return bytes(plan), str(trt.__version__)
+    return bytes(engine), str(trt.__version__)
 
 
 def main() -> None:
     """Answer with one JSON line."""
     die_with_parent()
-    job = json.loads(sys.argv[1])
+    job = EngineJob.from_text(sys.argv[1])
     try:
-        plan, version = build(job["package"], Path(job["onnx"]), job["profile"])
-        Path(job["out"]).write_bytes(plan)
-        answer: dict[str, Any] = {"version": f"{job['package']} {version}", "bytes": len(plan)}
+        engine, version = build(job.package, job.onnx, job.profile)
+        job.out.write_bytes(engine)
+        answer = EngineAnswer(f"{job.package} {version}", len(engine))
     except (ValueError, OSError, ImportError, TypeError) as error:
-        answer = {"error": str(error)}
-    print(json.dumps(answer))
+        answer = EngineAnswer(error=str(error) or type(error).__name__)
+    print(answer.to_text())
 
 
 if __name__ == "__main__":

@@ -15,7 +15,9 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
+from mlopt.artifact import Json
 from mlopt.errors import ModelRefused, PassFailed
+from mlopt.model.graph_data import GraphData, LayerData, NodeData, TensorData
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
@@ -26,46 +28,45 @@ TEXTS = frozenset({"approximate", "rounding_mode", "mode", "reduction", "indexin
 NAMED = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format}
 
 
-def describe(module: GraphModule) -> dict[str, Any]:
+def describe(module: GraphModule) -> Json:
     """The graph, its layers and the shapes of its tensors. Raises `PassFailed` for a graph that holds anything else."""
     nodes = []
     for node in module.graph.nodes:
-        entry: dict[str, Any] = {"name": node.name, "op": node.op}
+        target = None  # a placeholder has none, and `size` is the only method
         if node.op in ("call_module", "get_attr"):
-            entry["target"] = node.target
-        elif node.op == "call_method" and node.target == "size":
-            pass  # the only method
+            target = str(node.target)
         elif node.op == "call_function":
-            entry["target"] = _function_name(node)
-        if node.op != "placeholder":
-            entry["args"] = _encode(node.args)
-            if node.kwargs:
-                entry["kwargs"] = _encode(dict(node.kwargs))
-        nodes.append(entry)
+            target = _function_name(node)
+        args = None if node.op == "placeholder" else _encode(node.args)
+        kwargs = _encode(dict(node.kwargs)) if node.kwargs and args is not None else None
+        nodes.append(NodeData(node.name, node.op, target, args, kwargs))
     layers = {}
     for path, child in module.named_modules():
         if type(child) in LAYERS.values():
-            layers[path] = {"class": type(child).__name__, **_settings(child)}
+            layers[path] = LayerData(type(child).__name__, _settings(child))
         elif path and type(child) is not nn.Module:
             raise PassFailed(f"the graph calls {path}, a {type(child).__name__}", "only graphs that mlopt wrote can be kept as data")
-    tensors = {}
-    for kind, named in (("parameter", module.named_parameters(remove_duplicate=False)), ("buffer", module.named_buffers(remove_duplicate=False))):
-        for name, tensor in named:
-            tensors[name] = {
-                "kind": kind,
-                "shape": list(tensor.shape),
-                "dtype": str(tensor.dtype).removeprefix("torch."),
-                "grad": tensor.requires_grad,
-            }
+    return GraphData(type(module).__name__, module.training, tuple(nodes), layers, _tensors(module)).to_json()
+
+
+def _tensors(module: GraphModule) -> dict[str, TensorData]:
+    """Every parameter and buffer under each of its names."""
+    named = [
+        *(("parameter", name, tensor) for name, tensor in module.named_parameters(remove_duplicate=False)),
+        *(("buffer", name, tensor) for name, tensor in module.named_buffers(remove_duplicate=False)),
+    ]
     first: dict[int, str] = {}
-    for name, tensor in [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]:
+    out = {}
+    for kind, name, tensor in named:
         other = first.setdefault(id(tensor), name)
-        if other != name:
-            tensors[name]["same_as"] = other
-    return {"name": type(module).__name__, "training": module.training, "nodes": nodes, "layers": layers, "tensors": tensors}
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        same_as = None if other == name else other
+        out[name] = TensorData(kind, tuple(tensor.shape), dtype, tensor.requires_grad, same_as)
+    return out
 
 
-def _settings(layer: nn.Module) -> dict[str, Any]:
+def _settings(layer: nn.Module) -> dict[str, object]:
+    """What the constructor of one of `LAYERS` takes."""
     if isinstance(layer, nn.modules.batchnorm._BatchNorm):
         return {"num_features": layer.num_features, "eps": layer.eps, "momentum": layer.momentum, "affine": layer.weight is not None}
     return {"p": layer.p}
@@ -81,6 +82,7 @@ def _function_name(node: Node) -> str:
 
 
 def _encode(value: Any) -> Any:
+    """An argument of a node as JSON: what JSON does not have is an object with its kind as the only key."""
     if isinstance(value, Node):
         return {"node": value.name}
     if isinstance(value, tuple):
@@ -118,16 +120,19 @@ def container(root: nn.Module, path: str) -> nn.Module:
     return root
 
 
-def rebuild(data: dict[str, Any], where: str) -> GraphModule:
-    """The module, its tensors empty. Raises `ModelRefused` for anything that is not on the lists above."""
+def rebuild(data: Json, where: str) -> GraphModule:
+    """The module, its tensors empty. `where`: what messages call the file. Raises `ModelRefused` for anything that is not
+    on the lists above."""
     try:
-        return _Reader(data, where).module()
+        return _Reader(GraphData.from_json(data), where).module()
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise ModelRefused(f"{where}: the graph cannot be read: {type(error).__name__}: {error}", "write the bundle again with mlopt") from error
 
 
 class _Reader:
-    def __init__(self, data: dict[str, Any], where: str) -> None:
+    """Builds a module from its data, and refuses what is not on the lists."""
+
+    def __init__(self, data: GraphData, where: str) -> None:
         self.data, self.where = data, where
         self.nodes: dict[str, Node] = {}
 
@@ -136,22 +141,22 @@ class _Reader:
 
     def module(self) -> GraphModule:
         root, graph = nn.Module(), Graph()
-        for path, settings in self.data["layers"].items():
-            kind = LAYERS.get(settings["class"])
+        for path, layer in self.data.layers.items():
+            kind = LAYERS.get(layer.kind)
             if kind is None:
-                raise self.refuse(f"has a layer {settings['class']!r}")
-            self._add(root, path, kind(**{key: value for key, value in settings.items() if key != "class"}))
+                raise self.refuse(f"has a layer {layer.kind!r}")
+            self._add(root, path, kind(**layer.settings))
         made: dict[str, torch.Tensor] = {}
-        for name, spec in self.data["tensors"].items():
+        for name, spec in self.data.tensors.items():
             self._tensor(root, name, spec, made)
-        for entry in self.data["nodes"]:
-            self._node(graph, entry)
+        for node in self.data.nodes:
+            self._node(graph, node)
         graph.lint()
-        name = str(self.data["name"])
+        name = self.data.name
         if not NAME.fullmatch(name):
             raise self.refuse(f"is called {name!r}")
         module = GraphModule(root, graph, name)
-        module.train(bool(self.data["training"]))
+        module.train(self.data.training)
         return module
 
     def _path(self, path: Any) -> str:
@@ -163,42 +168,42 @@ class _Reader:
         parent, _, leaf = self._path(path).rpartition(".")
         container(root, parent).add_module(leaf, child)
 
-    def _tensor(self, root: nn.Module, path: str, spec: dict[str, Any], made: dict[str, torch.Tensor]) -> None:
+    def _tensor(self, root: nn.Module, path: str, spec: TensorData, made: dict[str, torch.Tensor]) -> None:
         parent, _, leaf = self._path(path).rpartition(".")
         holder = container(root, parent)
-        dtype = getattr(torch, str(spec["dtype"]))
+        dtype = getattr(torch, spec.dtype)
         if not isinstance(dtype, torch.dtype):
-            raise self.refuse(f"has a tensor of type {spec['dtype']!r}")
-        if "same_as" in spec:
-            tensor = made[spec["same_as"]]
+            raise self.refuse(f"has a tensor of type {spec.dtype!r}")
+        if spec.same_as is not None:
+            tensor = made[spec.same_as]
         else:
-            tensor = torch.empty([int(size) for size in spec["shape"]], dtype=dtype)
-            if spec["kind"] == "parameter":
-                tensor = nn.Parameter(tensor, bool(spec["grad"]) and dtype.is_floating_point)
+            tensor = torch.empty(spec.shape, dtype=dtype)
+            if spec.kind == "parameter":
+                tensor = nn.Parameter(tensor, spec.grad and dtype.is_floating_point)
         made[path] = tensor
-        table: dict[str, Any] = holder._parameters if spec["kind"] == "parameter" else holder._buffers
+        table: dict[str, Any] = holder._parameters if spec.kind == "parameter" else holder._buffers
         if leaf in holder._modules or hasattr(type(holder), leaf):
             raise self.refuse(f"uses the name {path!r} twice")
         table[leaf] = tensor
 
-    def _node(self, graph: Graph, entry: dict[str, Any]) -> None:
-        name, op = str(entry["name"]), entry["op"]
+    def _node(self, graph: Graph, node: NodeData) -> None:
+        name, op = node.name, node.op
         if not NAME.fullmatch(name):
             raise self.refuse(f"uses the name {name!r}")
         if op == "placeholder":
             self.nodes[name] = graph.placeholder(name)
             return
-        args, kwargs = self._decode(entry["args"]), self._decode(entry.get("kwargs", {"dict": []}))
+        args, kwargs = self._decode(node.args), {} if node.kwargs is None else self._decode(node.kwargs)
         if op == "output":
             graph.output(args[0])
         elif op in ("call_module", "get_attr"):
-            if entry["target"] not in self.data["layers" if op == "call_module" else "tensors"]:
-                raise self.refuse(f"uses {entry['target']!r}, which it does not hold")
-            self.nodes[name] = graph.create_node(op, self._path(entry["target"]), args, kwargs, name)
+            if node.target not in (self.data.layers if op == "call_module" else self.data.tensors):
+                raise self.refuse(f"uses {node.target!r}, which it does not hold")
+            self.nodes[name] = graph.create_node(op, self._path(node.target), args, kwargs, name)
         elif op == "call_method":
             self.nodes[name] = graph.create_node(op, "size", args, kwargs, name)
         elif op == "call_function":
-            self.nodes[name] = graph.create_node(op, self._function(entry["target"]), args, kwargs, name)
+            self.nodes[name] = graph.create_node(op, self._function(str(node.target)), args, kwargs, name)
         else:
             raise self.refuse(f"has a node {op!r}")
 

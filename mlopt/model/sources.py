@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +20,7 @@ from mlopt.model import bundle as bundles
 from mlopt.model import inert, structure
 from mlopt.model.build import build
 from mlopt.model.bundle import Bundle, call_factory, fill
+from mlopt.model.origin import FactoryOrigin, Origin, StructureOrigin
 from mlopt.model.tensors import canonical
 from mlopt.model.trust import Trust, is_factory
 
@@ -57,7 +59,7 @@ def open_model(text: str, trust: Trust) -> Source:
         return _from_file(path, trust)
     if is_factory(text):
         module = call_factory(text, trust.arch_args)
-        origin = {"factory": text, "arguments": trust.arch_args}
+        origin = FactoryOrigin(text, trust.arch_args)
         return Source("factory", _module_sha256(module, origin), Format.MODULE, module, Bundle(origin, ()))
     raise UsageError(f"{text}: no such file, bundle or factory", "give a path, or package.module:factory")
 
@@ -116,7 +118,7 @@ def _pickle(path: Path, trust: Trust) -> Source:
         value = torch.load(path, map_location="cpu", weights_only=False)
     if isinstance(value, nn.Module):
         description = structure.describe(value)
-        return Source("pickled module", sha256_file(path), Format.MODULE, value, Bundle({"structure": description}, ()), path)
+        return Source("pickled module", sha256_file(path), Format.MODULE, value, Bundle(StructureOrigin(description), ()), path)
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(value, dict) and isinstance(value.get(key), dict):
             value = value[key]
@@ -131,7 +133,7 @@ def _state_dict(path: Path, weights: dict[str, torch.Tensor], trust: Trust) -> S
             f"{path} holds weights only ({len(weights)} tensors), not the network", "name what builds it: --arch package.module:factory"
         )
     module = call_factory(trust.arch, trust.arch_args)
-    origin = {"factory": trust.arch, "arguments": trust.arch_args}
+    origin = FactoryOrigin(trust.arch, trust.arch_args)
     with contextlib.suppress(ValueError):
         fill(module, {name: tensor.clone() for name, tensor in weights.items()})
         return Source("state dict", sha256_file(path), Format.MODULE, module, Bundle(origin, ()), path)
@@ -143,16 +145,15 @@ def _state_dict(path: Path, weights: dict[str, torch.Tensor], trust: Trust) -> S
     return Source("state dict", sha256_file(path), Format.MODULE, module, Bundle(origin, ()), path)
 
 
-def adopt(module: nn.Module, factory: str | None = None, arguments: dict[str, Any] | None = None) -> Source:
-    """A live module, for the Python interface: its structure is written down so that a bundle can be made of it."""
-    origin = {"factory": factory, "arguments": arguments or {}} if factory else bundles.origin_of(module)
+def adopt(module: nn.Module, factory: str | None = None, arguments: Mapping[str, object] | None = None) -> Source:
+    """A live module, for the Python interface: its structure is written down so that a bundle can be made of it, or the
+    factory that builds it."""
+    origin: Origin = FactoryOrigin(factory, arguments or {}) if factory else bundles.origin_of(module)
     return Source("module", _module_sha256(module, origin), Format.MODULE, module, Bundle(origin, ()))
 
 
-def _module_sha256(module: nn.Module, origin: dict[str, Any]) -> str:
-    import hashlib
-
-    digest = hashlib.sha256(sha256_json(origin).encode())
+def _module_sha256(module: nn.Module, origin: Origin) -> str:
+    digest = hashlib.sha256(sha256_json(origin.to_json()).encode())
     for name, tensor in canonical(module).items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")

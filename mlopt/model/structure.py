@@ -6,17 +6,20 @@ Tensors are named, not stored: a shared tensor has one name. Attributes that are
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from mlopt.artifact import Json
 from mlopt.errors import ModelRefused, PassFailed
 from mlopt.model.allowlist import FUNCTIONS, MODULE_PREFIXES, narrow_flags, resolve, resolve_class
 from mlopt.model.tensors import relink
 from mlopt.model.trust import Trust
 
-_PLUMBING = frozenset(
+_OWN_TABLES = frozenset(
     {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "_is_full_backward_hook", "_flat_weights", "_flat_weight_refs"}
 )
 """What `nn.Module` keeps for itself, and a recurrent layer's lists of its own parameters, made again by `relink`."""
@@ -26,44 +29,163 @@ class Unwritable(PassFailed):
     """A module holds something that is not plain data."""
 
 
-def describe(module: nn.Module) -> dict[str, Any]:
-    """The structure of a module: `{"modules": [...], "root": 0}`, parents before children. Raises `Unwritable`."""
+@dataclass(frozen=True)
+class TensorEntry:
+    """A parameter or buffer. `name`: the first full name under which the tensor is found, so that aliases share it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    grad: bool
+
+    def to_json(self) -> Json:
+        return {"name": self.name, "shape": [*self.shape], "dtype": self.dtype, "grad": self.grad}
+
+    @classmethod
+    def from_json(cls, data: Any) -> TensorEntry:
+        return cls(str(data["name"]), tuple(int(size) for size in data["shape"]), str(data["dtype"]), bool(data["grad"]))
+
+
+@dataclass(frozen=True)
+class ModuleEntry:
+    """A module: its class by full name, its attributes as `encode` writes them, its tensors (None where one is not set),
+    the buffers that a state dict leaves out, and its children by their index in `Structure.modules`."""
+
+    kind: str
+    attributes: Json
+    training: bool
+    parameters: Mapping[str, TensorEntry | None]
+    buffers: Mapping[str, TensorEntry | None]
+    transient: tuple[str, ...]
+    children: Mapping[str, int | None]
+
+    def to_json(self) -> Json:
+        return {
+            "class": self.kind,
+            "attributes": self.attributes,
+            "training": self.training,
+            "parameters": {key: tensor.to_json() if tensor else None for key, tensor in self.parameters.items()},
+            "buffers": {key: tensor.to_json() if tensor else None for key, tensor in self.buffers.items()},
+            "transient": [*self.transient],
+            "children": {**self.children},
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> ModuleEntry:
+        def tensors(table: Any) -> dict[str, TensorEntry | None]:
+            return {key: None if entry is None else TensorEntry.from_json(entry) for key, entry in table.items()}
+
+        return cls(
+            str(data["class"]),
+            dict(data["attributes"]),
+            bool(data["training"]),
+            tensors(data["parameters"]),
+            tensors(data["buffers"]),
+            tuple(data["transient"]),
+            dict(data["children"]),
+        )
+
+
+@dataclass(frozen=True)
+class Structure:
+    """All modules of a tree, parents before children; the first is the root. A module that is used twice is there once."""
+
+    modules: tuple[ModuleEntry, ...]
+
+    def to_json(self) -> Json:
+        """As it stands under `structure` in `model.json`."""
+        return {"modules": [entry.to_json() for entry in self.modules]}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Structure:
+        """The inverse. Raises `KeyError`, `TypeError`, `ValueError` or `AttributeError` for anything else."""
+        modules = tuple(ModuleEntry.from_json(entry) for entry in data["modules"])
+        children = [child for entry in modules for child in entry.children.values() if child is not None]
+        if not modules or not all(0 <= child < len(modules) for child in children):
+            raise ValueError("a module is missing")
+        return cls(modules)
+
+    def classes(self) -> list[str]:
+        """Every class that is named, by a module or within its attributes, in order."""
+        out: dict[str, None] = {}
+
+        def walk(value: Any) -> None:
+            if isinstance(value, dict):
+                for key, item in value.items():
+                    if key in ("class", "object") and isinstance(item, str):
+                        out[item] = None
+                    walk(item)
+            elif isinstance(value, list):
+                for item in value:
+                    walk(item)
+
+        for entry in self.modules:
+            out[entry.kind] = None
+            for value in entry.attributes.values():
+                walk(value)
+        return list(out)
+
+    def parameter_names(self) -> frozenset[str]:
+        """Every full name that a parameter has, aliases included. Raises `ModelRefused` for a module within itself."""
+        out: set[str] = set()
+        above: list[int] = []
+
+        def visit(index: int, path: str) -> None:
+            if index in above:
+                raise ModelRefused("the bundle holds a module that contains itself", "it was altered")
+            above.append(index)
+            entry = self.modules[index]
+            out.update(f"{path}{key}" for key, tensor in entry.parameters.items() if tensor is not None)
+            for key, child in entry.children.items():
+                if child is not None:
+                    visit(child, f"{path}{key}.")
+            above.pop()
+
+        visit(0, "")
+        return frozenset(out)
+
+
+def describe(module: nn.Module) -> Structure:
+    """The structure of a module. Raises `Unwritable` for one that holds what is not plain data."""
     order: dict[int, int] = {}
-    entries: list[dict[str, Any]] = []
+    entries: list[ModuleEntry | None] = []
     tensors: dict[int, str] = {}
 
     def visit(child: nn.Module, path: str) -> int:
         if id(child) in order:
             return order[id(child)]
         index = order[id(child)] = len(entries)
-        entry: dict[str, Any] = {"class": full_name(type(child))}
-        entries.append(entry)
+        entries.append(None)  # parents come before their children
         hooks = [key for key, value in vars(child).items() if key.endswith("_hooks") and value]
         if hooks:
             raise Unwritable(f"{path or 'the model'} has hooks, which are code and cannot be written as data", "remove the hooks first")
-        entry["attributes"] = {
-            key: encode(value, f"{path}.{key}")
-            for key, value in vars(child).items()
-            if key not in _PLUMBING and "_hooks" not in key and key != "training"
-        }
-        entry["training"] = child.training
-        entry["parameters"] = {key: name_of(path, key, value) for key, value in child._parameters.items()}
-        entry["buffers"] = {key: name_of(path, key, value) for key, value in child._buffers.items()}
-        entry["transient"] = sorted(child._non_persistent_buffers_set)
-        entry["children"] = {key: None if sub is None else visit(sub, f"{path}.{key}" if path else key) for key, sub in child._modules.items()}
+        entries[index] = ModuleEntry(
+            kind=full_name(type(child)),
+            attributes={
+                key: encode(value, f"{path}.{key}")
+                for key, value in vars(child).items()
+                if key not in _OWN_TABLES and "_hooks" not in key and key != "training"
+            },
+            training=child.training,
+            parameters={key: tensor_entry(path, key, value) for key, value in child._parameters.items()},
+            buffers={key: tensor_entry(path, key, value) for key, value in child._buffers.items()},
+            transient=tuple(sorted(child._non_persistent_buffers_set)),
+            children={key: None if sub is None else visit(sub, f"{path}.{key}" if path else key) for key, sub in child._modules.items()},
+        )
         return index
 
-    def name_of(path: str, key: str, tensor: torch.Tensor | None) -> dict[str, Any] | None:
+    def tensor_entry(path: str, key: str, tensor: torch.Tensor | None) -> TensorEntry | None:
         if tensor is None:
             return None
         name = tensors.setdefault(id(tensor), f"{path}.{key}" if path else key)
-        return {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch."), "grad": tensor.requires_grad}
+        return TensorEntry(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), tensor.requires_grad)
 
     visit(module, "")
-    return {"modules": entries}
+    return Structure(tuple(entry for entry in entries if entry is not None))
 
 
 def full_name(kind: Any) -> str:
+    """`package.module.Class`."""
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
@@ -151,56 +273,40 @@ def decode(data: Any, trust: Trust) -> Any:
     raise ModelRefused(f"the bundle holds an unknown value '{tag}'", "it was written by a newer mlopt, or altered")
 
 
-def classes_in(structure: Any) -> list[str]:
-    """Every class that a structure names, in order."""
-    out: dict[str, None] = {}
-
-    def walk(data: Any) -> None:
-        if isinstance(data, dict):
-            for key, value in data.items():
-                if key in ("class", "object") and isinstance(value, str):
-                    out[value] = None
-                walk(value)
-        elif isinstance(data, list):
-            for item in data:
-                walk(item)
-
-    walk(structure)
-    return list(out)
-
-
-def check(structure: Any, trust: Trust, where: str) -> None:
+def check(structure: Structure, trust: Trust, where: str) -> None:
     """Refuse classes that nobody allowed, before any is imported. Raises `ModelRefused` with the flags."""
-    refused = [name for name in classes_in(structure) if not name.startswith(MODULE_PREFIXES) and not trust.named(name)]
+    refused = [name for name in structure.classes() if not name.startswith(MODULE_PREFIXES) and not trust.named(name)]
     if refused:
         raise ModelRefused(f"{where} names classes outside the allow-list: {', '.join(refused)}", f"if you trust them: {narrow_flags(refused)}")
 
 
-def rebuild(structure: dict[str, Any], trust: Trust) -> nn.Module:
-    """The module, its tensors on the meta device. Raises `ModelRefused`."""
+def rebuild(structure: Structure, trust: Trust) -> nn.Module:
+    """The module, its tensors on the meta device. Call `check` first. Raises `ModelRefused`."""
     tensors: dict[str, torch.Tensor] = {}
 
-    def tensor(data: dict[str, Any] | None, parameter: bool) -> torch.Tensor | None:
-        if data is None:
+    def tensor(entry: TensorEntry | None, parameter: bool) -> torch.Tensor | None:
+        if entry is None:
             return None
-        if data["name"] not in tensors:
-            made = torch.empty(data["shape"], dtype=getattr(torch, data["dtype"]), device="meta")
-            tensors[data["name"]] = nn.Parameter(made, bool(data["grad"])) if parameter else made
-        return tensors[data["name"]]
+        if entry.name not in tensors:
+            dtype = getattr(torch, entry.dtype, None)
+            if not isinstance(dtype, torch.dtype):
+                raise ModelRefused(f"the bundle holds a tensor of type {entry.dtype!r}", "it was altered")
+            made = torch.empty(entry.shape, dtype=dtype, device="meta")
+            tensors[entry.name] = nn.Parameter(made, entry.grad) if parameter else made
+        return tensors[entry.name]
 
-    entries = structure["modules"]
     modules: list[nn.Module] = []
-    for entry in entries:
-        kind = resolve_class(entry["class"], trust)
+    for entry in structure.modules:
+        kind = resolve_class(entry.kind, trust)
         made: nn.Module = kind.__new__(kind)
         nn.Module.__init__(made)
         modules.append(made)
-    for entry, made in zip(entries, modules, strict=True):
-        made.__dict__.update({key: decode(value, trust) for key, value in entry["attributes"].items()})
-        made.__dict__["training"] = bool(entry["training"])
-        made._parameters.update({key: tensor(value, True) for key, value in entry["parameters"].items()})
-        made._buffers.update({key: tensor(value, False) for key, value in entry["buffers"].items()})
-        made._non_persistent_buffers_set.update(entry["transient"])
-        made._modules.update({key: None if index is None else modules[index] for key, index in entry["children"].items()})
+    for entry, made in zip(structure.modules, modules, strict=True):
+        made.__dict__.update({key: decode(value, trust) for key, value in entry.attributes.items()})
+        made.__dict__["training"] = entry.training
+        made._parameters.update({key: tensor(value, True) for key, value in entry.parameters.items()})  # type: ignore[misc]
+        made._buffers.update({key: tensor(value, False) for key, value in entry.buffers.items()})
+        made._non_persistent_buffers_set.update(entry.transient)
+        made._modules.update({key: None if index is None else modules[index] for key, index in entry.children.items()})
     relink(modules[0])
     return modules[0]

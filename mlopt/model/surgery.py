@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mlopt.artifact import Json
 from mlopt.model.replacements import ATTENTION, MOVED, SKIPPED, PrunedMultiheadAttention, Skipped
 from mlopt.model.tensors import holders, in_place_of, relink
 
@@ -27,7 +28,8 @@ class Surgery:
     attributes: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     modules: dict[str, str] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
+        """As in `surgery.json`."""
         return asdict(self)
 
     def set(self, path: str, name: str, old: Any, new: Any) -> None:

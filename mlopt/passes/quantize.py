@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -32,15 +32,16 @@ class QuantizePass:
         config, file = self.config, self.config.gives()
         made = replace(artifact, name=file, root=stage, main=file, digest="", precision=config.precision)
         if config.precision == "fp16":
-            metrics: Json = {**to_fp16(artifact.path, stage / file)}
-            return PassResult(replace(made, target=""), metrics, (Finding("slow", file, SLOW["fp16"]),), str(metrics["scheme"]))
+            half = to_fp16(artifact.path, stage / file)
+            slow = Finding("slow", file, SLOW["fp16"])
+            return PassResult(replace(made, target=""), asdict(half), (slow,), half.scheme)
         made = replace(made, target=config.target)
         tensors, _ = run.samples(artifact, config.samples)
         inputs = [tensor.numpy() for tensor in tensors]
-        metrics = {**quantize_int8(artifact.path, stage / file, config.target, config.calibration, inputs, artifact.fixed_batch)}
-        if config.target != "cpu":
-            return PassResult(made, metrics, (Finding("slow", file, SLOW[config.target]),), str(metrics["scheme"]))
-        return self._with_what_runs(made, metrics)
+        done = quantize_int8(artifact.path, made.path, config.target, config.calibration, inputs, artifact.fixed_batch)
+        if config.target == "cpu":
+            return self._with_what_runs(made, asdict(done))
+        return PassResult(made, asdict(done), (Finding("slow", file, SLOW[config.target]),), done.scheme)
 
     def _with_what_runs(self, made: Artifact, metrics: Json) -> PassResult:
         """What ONNX Runtime makes of it: Q/DQ pairs that it does not fuse cost time instead of saving it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mlopt.system.quiet import quiet
 CALIBRATION_BATCH = 16
 
 
-class Reader:
+class CalibrationReader:
     """Feeds calibration samples, a batch at a time (the `CalibrationDataReader` interface)."""
 
     def __init__(self, names: list[str], inputs: list[NDArray[Any]], batch: int) -> None:
@@ -40,10 +41,29 @@ class Reader:
     __next__ = get_next
 
 
-def quantize_int8(source: Path, out: Path, target: str, method: str, inputs: list[NDArray[Any]], batch: int | None) -> dict[str, Any]:
-    """Write an INT8 Q/DQ copy of an ONNX file. `inputs`: calibration samples; `batch`: the graph's fixed batch, None when dynamic.
+@dataclass(frozen=True)
+class Int8Graph:
+    """What was written: the scheme in words, the calibration, and how many samples it saw."""
 
-    Returns metrics. Raises `BackendMissing`, or `PassFailed` when there is nothing to quantize.
+    scheme: str
+    calibration: str
+    calibration_samples: int
+
+
+@dataclass(frozen=True)
+class Fp16Graph:
+    """What was written: the scheme in words."""
+
+    scheme: str
+
+
+def quantize_int8(source: Path, out: Path, target: str, method: str, inputs: list[NDArray[Any]], batch: int | None) -> Int8Graph:
+    """Write an INT8 Q/DQ copy of an ONNX file.
+
+    `target`: `cpu` or `tensorrt`; `method`: `minmax`, `percentile` or `entropy`. `inputs`: one array of calibration
+    samples for each input of the graph, samples first; `batch`: the graph's fixed batch, None when dynamic.
+
+    Raises `BackendMissing`, and `PassFailed` when there is nothing to quantize or ONNX Runtime cannot.
     """
     try:
         import onnx
@@ -69,7 +89,7 @@ def quantize_int8(source: Path, out: Path, target: str, method: str, inputs: lis
             quantize_static(
                 str(prepared),
                 str(out),
-                Reader(names, inputs, size),
+                CalibrationReader(names, inputs, size),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=list(scheme.operators) or None,
                 per_channel=scheme.per_channel,
@@ -80,11 +100,14 @@ def quantize_int8(source: Path, out: Path, target: str, method: str, inputs: lis
             )
         except Exception as error:
             raise PassFailed(f"onnxruntime cannot quantize the graph: {type(error).__name__}: {error}", "try calibration: minmax") from error
-    return {"scheme": f"{scheme.activation} activations, {scheme.weight} weights", "calibration": method, "calibration_samples": len(inputs[0])}
+    return Int8Graph(f"{scheme.activation} activations, {scheme.weight} weights", method, len(inputs[0]))
 
 
-def to_fp16(source: Path, out: Path) -> dict[str, Any]:
-    """Write a half-precision copy; inputs and outputs stay float32. Raises `BackendMissing` or `PassFailed`."""
+def to_fp16(source: Path, out: Path) -> Fp16Graph:
+    """Write a half-precision copy of an ONNX file; inputs and outputs stay float32.
+
+    Raises `BackendMissing`, and `PassFailed` for a graph that cannot be converted or weights that overflow.
+    """
     try:
         import onnx
         from onnxconverter_common import float16
@@ -99,7 +122,7 @@ def to_fp16(source: Path, out: Path) -> dict[str, Any]:
     if large:
         raise PassFailed(f"weights overflow half precision: {', '.join(large[:3])}", "keep this model in fp32")
     onnx.save(model, str(out))
-    return {"scheme": "float16 inside, float32 inputs and outputs"}
+    return Fp16Graph("float16 inside, float32 inputs and outputs")
 
 
 def _values(initializer: Any) -> NDArray[Any]:

@@ -1,9 +1,10 @@
-"""Which graph each target runs fast. Where Q and DQ stand decides the speed, up to eight-fold; one file cannot serve both targets."""
+"""Which INT8 graph each target runs fast. Where Q and DQ nodes stand decides the speed, up to eight-fold; one file cannot
+serve both targets."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 MATRIX = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -16,11 +17,11 @@ class Scheme:
     weight: str
     per_channel: bool
     operators: tuple[str, ...]
-    extra: dict[str, Any]
+    extra: Mapping[str, object]
 
 
 CPU = Scheme("QUInt8", "QInt8", True, (), {})
-"""ONNX Runtime's CPU kernels: unsigned activations, signed weights a channel."""
+"""ONNX Runtime's CPU kernels: unsigned activations, signed weights with a scale for each channel."""
 
 CPU_TRANSFORMER = Scheme("QUInt8", "QInt8", True, MATRIX, {})
 """The same, on the matrix products alone: residual sums, normalisations and softmax in int8 cost a transformer most of its signal

@@ -117,7 +117,7 @@ class Checks:
         got = [array for array in self._outputs_of_file(artifact, inputs, chunk) if array.dtype.kind == "f"]
         result = compare(wanted, got)
         metric = score(torch.from_numpy(got[0]), target)[1] if target is not None and result.finite else None
-        return Parity(**result.to_json(), metric=metric)
+        return Parity(**vars(result), metric=metric)
 
     def judge(self, artifact: Artifact, parity: Parity | None) -> None:
         """Raises `PassFailed` when an export is out of tolerance."""

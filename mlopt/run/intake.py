@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,6 +16,7 @@ from mlopt.data.sets import DataSet, load_data
 from mlopt.errors import MloptError, PassFailed
 from mlopt.model import bundle as bundles
 from mlopt.model.inputs import check_runs, infer, parse_spec, specs_of_tensors
+from mlopt.model.origin import Origin
 from mlopt.model.sources import open_model
 from mlopt.model.trust import Trust
 from mlopt.recipe.schema import Model, Recipe
@@ -33,7 +33,7 @@ class Intake:
     how: str
     sha256: str
     kind: str
-    origin: dict[str, Any] | None = None
+    origin: Origin | None = None
 
 
 def take_in(recipe: Recipe, trust: Trust, store: Store, data: DataSet | None) -> Intake:

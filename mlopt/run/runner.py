@@ -15,6 +15,7 @@ from mlopt.artifact import Format
 from mlopt.data.sets import DataSet
 from mlopt.errors import EXIT_INTERRUPTED, Interrupted, MloptError, UsageError, first_line
 from mlopt.measuring.environment import fingerprint
+from mlopt.model.bundle import sizes
 from mlopt.model.code import code_sha256
 from mlopt.model.trust import Trust
 from mlopt.passes.context import Modules, RunContext
@@ -28,7 +29,6 @@ from mlopt.run.bench import bench_key, measure_run, measured_before
 from mlopt.run.checks import Checks, verdict
 from mlopt.run.directory import RunDirectory
 from mlopt.run.intake import Intake, take_in, trust_of
-from mlopt.run.sizes import sizes_of
 from mlopt.run.state import State
 from mlopt.run.step import Job, started, take_step
 from mlopt.run.store import Store, default_place
@@ -132,7 +132,7 @@ def _states(
     steps = steps_of(recipe, taken.artifact.format)
     say(f"input  {'  '.join(str(spec) for spec in taken.artifact.inputs)}  ({taken.how})")
     context = context_of(recipe, trust, taken, pick_device(recipe.device), say)
-    job = Job(recipe, place, store, empty.environment, code_sha256(taken.origin, trust), say)
+    job = Job(recipe, place, store, empty.environment, code_of(taken, trust), say)
     state = _first_state(recipe, taken, context, empty)
     place.write("recipe.yaml", recipe.to_yaml())
     yield state  # nothing that was given is refused after this
@@ -148,6 +148,11 @@ def _states(
         place.publish_module(state.module)
     state = _measured(state, recipe, previous, say)
     yield state if state.failure is not None else replace(state, failure=verdict(state.record, recipe.max_drop))
+
+
+def code_of(taken: Intake, trust: Trust) -> str:
+    """The hash of the model's own code; empty for a file, whose bytes are all there is."""
+    return "" if taken.origin is None else code_sha256(taken.origin, trust)
 
 
 def context_of(recipe: Recipe, trust: Trust, taken: Intake, device: str, say: Say = silent) -> RunContext:
@@ -183,8 +188,9 @@ def _first_state(recipe: Recipe, taken: Intake, context: RunContext, empty: RunR
     if context.data.any_part() is None:
         record = replace(record, notes=(NO_DATA_NOTE,))
     if start.format == Format.MODULE:
-        params, size = sizes_of(start, context)
-        counts = replace(record.compression, params=Amount(params, params), bytes=Amount(size, size))
+        now = sizes(start.root, context.trust)
+        params, weights = Amount(now.params, now.params), Amount(now.bytes, now.bytes)
+        counts = replace(record.compression, params=params, bytes=weights)
         record = replace(record, compression=counts, accuracy=checks.baseline(start))
     return State(record, context, checks, start, {MODULE if start.format == Format.MODULE else start.name: start})
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from mlopt import catalog
 from mlopt.artifact import Artifact, Format, sha256_file
 from mlopt.errors import Interrupted, MloptError, PassFailed, UsageError
+from mlopt.model.bundle import sizes
 from mlopt.passes.base import Pass, PassResult
 from mlopt.recipe.configs import MODULE
 from mlopt.recipe.order import Step
@@ -19,7 +20,6 @@ from mlopt.records.run import ArtifactEntry, Finding, Parity, PassEntry, PassSta
 from mlopt.run.directory import PLAN, RunDirectory
 from mlopt.run.intake import library_errors
 from mlopt.run.key import ActionKey, installed_versions
-from mlopt.run.sizes import sizes_of
 from mlopt.run.state import State
 from mlopt.run.store import Store
 from mlopt.system.processes import check_stop
@@ -199,7 +199,8 @@ def _published(job: Job, state: State, step: Step, entry: PassEntry, outcome: St
         # What comes out of training is the dense model that everything after is compared with, and the teacher.
         state = replace(state, context=replace(state.context, dense=result))
     if step.is_trunk:
-        state = state.with_counts(entry, *sizes_of(result, state.context))
+        now = sizes(result.root, state.context.trust)
+        state = state.with_counts(entry, now.params, now.bytes)
         job.place.publish_module(result, f"{step.name.replace('prune', 'plan')}.json" if step.spec.name == "prune" else PLAN)
     else:
         state = _with_export(state, result, outcome.parity)

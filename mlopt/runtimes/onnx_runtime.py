@@ -55,8 +55,7 @@ class OnnxRuntime:
 
     def __init__(self, options: OpenOptions) -> None:
         runtime = ort()
-        self._options = options
-        path, device = options.path, options.device
+        self._path, self._options, device = options.path, options, options.device
         wanted = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
         if options.cuda_graph and device != "cuda":
             raise UsageError("CUDA graphs need --device cuda")
@@ -64,17 +63,17 @@ class OnnxRuntime:
         self._providers = [first] if wanted == "CPUExecutionProvider" else [first, "CPUExecutionProvider"]
         settings, disabled = session_options(options.threads, options.precision)
         try:
-            self._session = runtime.InferenceSession(str(path), settings, providers=self._providers, disabled_optimizers=disabled)
+            self._session = runtime.InferenceSession(str(self._path), settings, providers=self._providers, disabled_optimizers=disabled)
         except Exception as error:  # onnxruntime raises its own many kinds
             line = first_line(error)[:300]
-            raise UsageError(f"ONNX Runtime cannot load {path.name}: {line}", "look at the node it names with `mlopt view`") from error
+            raise UsageError(f"ONNX Runtime cannot load {self._path.name}: {line}", "look at the node it names with `mlopt view`") from error
         self.provider = self._session.get_providers()[0]
         if self.provider != wanted:
             raise UsageError(f"asked ONNX Runtime for {wanted}, it chose {self.provider}", "pip install onnxruntime-gpu and a CUDA driver")
         self.device = "cuda" if device == "cuda" else "cpu"
         self._names = [value.name for value in self._session.get_inputs()]
 
-    def _feed(self, inputs: Arrays) -> dict[str, Any]:
+    def _feed(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         return dict(zip(self._names, inputs, strict=True))
 
     def __call__(self, inputs: Arrays) -> list[NDArray[Any]]:
@@ -96,7 +95,7 @@ class OnnxRuntime:
         with tempfile.TemporaryDirectory(prefix="mlopt-profile-") as scratch:
             settings.enable_profiling = True
             settings.profile_file_prefix = str(Path(scratch) / "profile")
-            session = ort().InferenceSession(str(self._options.path), settings, providers=self._providers, disabled_optimizers=disabled)
+            session = ort().InferenceSession(str(self._path), settings, providers=self._providers, disabled_optimizers=disabled)
             feed = self._feed(inputs)
             for _ in range(calls + WARM_CALLS):
                 session.run(None, feed)
@@ -117,7 +116,7 @@ def operators_of(events: list[Any], calls: int) -> list[Operator]:
     from mlopt.records.bench import Operator
 
     spent: dict[str, list[float]] = {}
-    about: dict[str, Any] = {}
+    about: dict[str, Any] = {}  # ONNX Runtime's own arguments of an event
     for event in events:
         if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
             continue

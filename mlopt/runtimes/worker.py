@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlopt.errors import MloptError, first_line
 from mlopt.runtimes.base import Arrays, Call, Runtime
@@ -168,8 +169,8 @@ def read_sets(path: Path) -> list[list[Any]]:
 
 def write_sets(path: Path, sets: list[Arrays]) -> None:
     """Several sets of positional inputs in one file."""
-    arrays: dict[str, Any] = {f"{i}_{j}": array for i, inputs in enumerate(sets) for j, array in enumerate(inputs)}
-    np.savez(path, **arrays)
+    arrays: dict[str, NDArray[Any]] = {f"{i}_{j}": array for i, inputs in enumerate(sets) for j, array in enumerate(inputs)}
+    np.savez(path, **arrays)  # type: ignore[arg-type]
 
 
 def main() -> None:
