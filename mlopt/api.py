@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch import nn
@@ -87,27 +87,54 @@ def load(path: str | Path, *, arch: str | None = None, allow_class: Sequence[str
     return module.eval()
 
 
+class PruneOptions(TypedDict, total=False):
+    """Options of `prune`; `recipe.configs.Prune` says what they mean and what they are without."""
+
+    importance: str
+    spread: str
+    round_to: int | None
+    floor: float
+    keep: Sequence[str]
+    seed: int
+    runtime: str
+
+
+def _known(function: str, options: Mapping[str, Any], known: type) -> None:
+    """Refuse a misspelt option as Python would. Raises `TypeError`."""
+    unknown = sorted(set(options) - set(known.__annotations__))
+    if unknown:
+        raise TypeError(f"mlopt.{function} has no option {', '.join(unknown)}; it has {', '.join(known.__annotations__)}")
+
+
+def _pruning_options(options: PruneOptions) -> Options:
+    plain = Options()
+    return Options(
+        options.get("importance", plain.importance),
+        options.get("spread", plain.spread),
+        options.get("round_to", plain.round_to),
+        options.get("floor", plain.floor),
+        tuple(options.get("keep", plain.keep)),
+        options.get("seed", plain.seed),
+    )
+
+
 def prune(
     module: nn.Module,
     inputs: Inputs,
     amount: str | float = "macs:0.5",
     data: Data | str | None = None,
-    *,
-    importance: str = "l2",
-    spread: str = "uniform",
-    round_to: int | None = None,
-    floor: float = 0.1,
-    keep: Sequence[str] = (),
-    seed: int = 0,
-    runtime: str = "onnx",
+    **options: Unpack[PruneOptions],
 ) -> Pruned:
     """Cut a copy of `module` to a named budget, and prove it on `inputs` (batch first).
 
     With `data`, batch-norm statistics are estimated again on its training part; `importance="taylor"` needs its labels.
     `amount`: `macs:0.5`, `params:0.5`, `channels:0.5`, `latency:0.5` (timed on `runtime`: onnx, torchscript or eager) or `layers:2`.
-    Returns `Pruned(module, plan, report, surgery)`. Raises `UsageError` for a bad amount or when there is nothing to cut, `PassFailed` when the
-    result cannot be proved.
+    `options`: see `PruneOptions`. Returns `Pruned(module, plan, report, surgery)`. Raises `UsageError` for a bad amount or when there is nothing
+    to cut, `PassFailed` when the result cannot be proved.
     """
+    _known("prune", options, PruneOptions)
+    runtime = options.get("runtime", "onnx")
+    importance = options.get("importance", "l2")
     tensors = _positional(module, inputs)
     budget = Amount.parse(str(amount))
     specs = specs_of_tensors(tuple(tensor for tensor in tensors if isinstance(tensor, torch.Tensor)))
@@ -115,7 +142,7 @@ def prune(
     train = loaded.train if loaded is not None else None
     losses = taylor_losses(module, train) if importance == "taylor" else ()
     try:
-        pruner = Pruner(module, tensors, Options(importance, spread, round_to, floor, tuple(keep), seed), losses)
+        pruner = Pruner(module, tensors, _pruning_options(options), losses)
         pruned = pruner.prune(budget) if budget.metric != "latency" else _to_latency(pruner, budget, specs, runtime)
     except Declined as declined:
         raise UsageError(f"nothing to prune: {declined.reason}") from declined
@@ -157,62 +184,70 @@ def _data(data: Data | str | None, specs: tuple[TensorSpec, ...]) -> DataSet | N
     return adopt(data) if isinstance(data, Data) else load_data(data, specs) if data is not None else None
 
 
+class CompressOptions(TypedDict, total=False):
+    """Options of `compress`: those of the command line, under the same names.
+
+    `factory`, `factory_args`: what builds the module, when its attributes are not plain data. `bench`: whether latency is measured.
+    """
+
+    prune: str | float | None
+    finetune: int
+    distill: int
+    quantize: Sequence[str]
+    export: Sequence[str]
+    target: Sequence[str]
+    factory: str | None
+    factory_args: dict[str, Any] | None
+    allow_class: Sequence[str]
+    max_drop: float | None
+    seed: int
+    threads: int
+    bench: bool
+    store: str | Path | None
+
+
 def compress(
     model: nn.Module,
     inputs: Tensors,
     *,
     out: str | Path = "mlopt-run",
-    prune: str | float | None = None,
-    finetune: int = 0,
-    distill: int = 0,
-    quantize: Sequence[str] = (),
-    export: Sequence[str] = ("torchscript", "onnx"),
-    target: Sequence[str] = ("cpu",),
     data: Data | str | None = None,
-    factory: str | None = None,
-    factory_args: dict[str, Any] | None = None,
-    allow_class: Sequence[str] = (),
-    max_drop: float | None = None,
-    seed: int = 0,
-    threads: int = 1,
-    bench: bool = True,
-    store: str | Path | None = None,
+    **options: Unpack[CompressOptions],
 ) -> Run:
     """The main job on a live module; the batch dimension of `inputs` is taken as dynamic.
 
-    The module is first written as a bundle below `out`; `factory` (`package.module:factory`) is needed when its attributes are not plain
-    data. The module's own classes are allowed: you hold them already. Returns the run; raises what the command line would report.
+    The module is first written as a bundle into the store. The module's own classes are allowed: you hold them already. `options`: see
+    `CompressOptions`; without `export`, TorchScript and ONNX. Returns the run; raises what the command line would report.
     """
+    _known("compress", options, CompressOptions)
+    factory, arguments = options.get("factory"), options.get("factory_args") or {}
     own = set() if factory else own_classes(model)
-    directory = Path(out)
-    source = adopt_module(model, factory, factory_args)
-    tensors = _tuple(inputs)
-    specs = tuple(
-        TensorSpec("x" if i == 0 else f"x{i}", ("batch", *tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."))
-        for i, tensor in enumerate(tensors)
-    )
-    kept = Store(Path(store) if store is not None else default_place())
+    source = adopt_module(model, factory, arguments)
+    specs = specs_of_tensors(_tuple(inputs))
+    place = options.get("store")
+    kept = Store(Path(place) if place is not None else default_place())
     with kept.opened():
         stage = kept.stage()
         _, head = source.trunk()
         bundle.write(stage, model, bundle.Bundle(head.origin, specs))
         root, _ = kept.publish(stage)
-    named = tuple(sorted(own | set(allow_class)))
+    named = tuple(sorted(own | set(options.get("allow_class", ()))))
     loaded = _data(data, specs)
+    amount = options.get("prune")
     wanted = Wanted(
-        prune=None if prune is None else str(prune),
-        finetune=finetune,
-        distill=distill,
-        quantize=tuple(quantize),
-        export=tuple(export),
-        target=tuple(target),
+        prune=None if amount is None else str(amount),
+        finetune=options.get("finetune", 0),
+        distill=options.get("distill", 0),
+        quantize=tuple(options.get("quantize", ())),
+        export=tuple(options.get("export", ("torchscript", "onnx"))),
+        target=tuple(options.get("target", ("cpu",))),
         data=data if isinstance(data, str) else ("live" if loaded is not None else None),
-        max_drop=max_drop,
-        seed=seed,
-        bench=Bench(threads=threads, enabled=bench),
+        max_drop=options.get("max_drop"),
+        seed=options.get("seed", 0),
+        bench=Bench(threads=options.get("threads", 1), enabled=options.get("bench", True)),
     )
-    given = Model(path=str(root), arch=factory, arch_args=factory_args or {}, allow_class=named)
-    return run_recipe(build_recipe(given, wanted), directory, kept, data=loaded)
+    given = Model(path=str(root), arch=factory, arch_args=arguments, allow_class=named)
+    return run_recipe(build_recipe(given, wanted), Path(out), kept, data=loaded)
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlopt.cli.common import input_option, output_options, parse_arguments, trust_options
 from mlopt.errors import UsageError
+
+if TYPE_CHECKING:
+    from mlopt.run.inspection import ModuleFacts
 
 
 @click.command(short_help="what a model is and what can be pruned")
@@ -24,8 +28,9 @@ def command(model: str, **options: Any) -> int:
     """Parameters, MACs, bytes, layers, what can be pruned, and what each runtime will say to MODEL."""
     from mlopt.cli.common import Screen
     from mlopt.model.trust import Trust
-    from mlopt.report.words import number, size
-    from mlopt.run.inspection import inspect_model
+    from mlopt.records.edge import to_json
+    from mlopt.report.words import size
+    from mlopt.run.inspection import FileFacts, inspect_model
 
     screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
     trust = Trust(options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"])
@@ -35,33 +40,39 @@ def command(model: str, **options: Any) -> int:
         raise UsageError("--data and --svg belong to --sensitivity", "add --sensitivity")
     found = inspect_model(model, trust, options["inputs"])
     if screen.as_json:
-        screen.json(found)
+        screen.json(to_json(found))
         return 0
-
-    def line(text: str) -> None:
-        screen.out.print(text, markup=False, soft_wrap=True)
-
-    line(f"{model}: {found['kind']}{', ' + found['class'] if 'class' in found else ''}, {size(found['bytes'])}")
-    for spec in found.get("input", []):
-        line(f"  input     {spec}")
-    if "operators" in found:
-        line(f"  opset     {found['opset']}")
-        line("  operators " + ", ".join(f"{name} {count}" for name, count in found["operators"].items()))
+    if isinstance(found, FileFacts):
+        screen.line(f"{model}: {found.kind}, {size(found.bytes)}")
+        for spec in found.input:
+            screen.line(f"  input     {spec}")
+        if found.operators:
+            screen.line(f"  opset     {found.opset}")
+            screen.line("  operators " + ", ".join(f"{name} {count}" for name, count in found.operators.items()))
         return 0
-    if "params" not in found:
-        return 0
-    line(f"  params    {number(found['params'])}")
-    line(f"  MACs      {number(found['macs']) if found['macs'] is not None else 'unknown: ' + found['prunable_reason']}")
-    for layer in found["layers"] if options["verbose"] else []:
-        line(f"  layer     {layer['path']}  {layer['class']}  {number(layer['params'])}")
-    line(f"  prunable  {len(found['prunable'])} widths{'' if options['verbose'] else ' (-v lists them, and the layers)'}")
-    for group in found["prunable"] if options["verbose"] else []:
-        line(f"    {group['name']}  {group['width']}{f' in heads of {group_unit}' if (group_unit := group['unit']) > 1 else ''}")
-    for name, count in found.get("unknown_operators", {}).items():
-        line(f"  no rule   {name} x{count}: what it touches is never cut")
-    for name, text in found["runtimes"].items():
-        line(f"  {name:9} {text}")
+    for line in _of_module(model, found, options["verbose"]):
+        screen.line(line)
     return 0
+
+
+def _of_module(model: str, found: ModuleFacts, verbose: bool) -> Iterator[str]:
+    """What a module is, line by line."""
+    from mlopt.report.words import number, size
+
+    yield f"{model}: {found.kind}, {found.class_}, {size(found.bytes)}"
+    for spec in found.input:
+        yield f"  input     {spec}"
+    yield f"  params    {number(found.params)}"
+    yield f"  MACs      {number(found.macs) if found.macs is not None else 'unknown: ' + found.prunable_reason}"
+    for layer in found.layers if verbose else ():
+        yield f"  layer     {layer.path}  {layer.class_}  {number(layer.params)}"
+    yield f"  prunable  {len(found.prunable)} widths{'' if verbose else ' (-v lists them, and the layers)'}"
+    for width in found.prunable if verbose else ():
+        yield f"    {width.name}  {width.width}{f' in heads of {width.unit}' if width.unit > 1 else ''}"
+    for name, count in found.unknown_operators.items():
+        yield f"  no rule   {name} x{count}: what it touches is never cut"
+    for name, text in found.runtimes.items():
+        yield f"  {name:9} {text}"
 
 
 def _sensitivity(model: str, trust: Any, options: dict[str, Any], screen: Any) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from mlopt.artifact import Format
@@ -20,10 +23,63 @@ from mlopt.pruning.pruner import Pruner, analyse
 from mlopt.pruning.sensitivity import Sensitivity, measure
 
 MAX_LAYERS = 400
+ROUND_TO = 8
+"""Multiples in which widths are cut by default."""
 
 
-def inspect_model(text: str, trust: Trust, input: tuple[str, ...]) -> dict[str, Any]:
-    """A JSON description. Raises what loading raises; a model that cannot be captured is still described, with the reason."""
+@dataclass(frozen=True)
+class Layer:
+    """A module that has parameters of its own."""
+
+    path: str
+    class_: Annotated[str, Field(alias="class")]
+    params: int
+
+
+@dataclass(frozen=True)
+class Prunable:
+    """A width of the network, in indices; `unit` of them go together."""
+
+    name: str
+    width: int
+    unit: int
+    prunable: bool
+
+
+@dataclass(frozen=True)
+class ModuleFacts:
+    """What a module is. `macs` of one sample, None where it cannot be captured, for `prunable_reason`; `runtimes`: what is known to matter before
+    exporting."""
+
+    kind: str
+    class_: Annotated[str, Field(alias="class")]
+    sha256: str
+    input: tuple[str, ...]
+    params: int
+    bytes: int
+    prunings: int
+    layers: tuple[Layer, ...]
+    runtimes: dict[str, str]
+    macs: float | None = None
+    prunable: tuple[Prunable, ...] = ()
+    unknown_operators: dict[str, int] = field(default_factory=dict)
+    prunable_reason: str = ""
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What a file is that is only run."""
+
+    kind: str
+    sha256: str
+    bytes: int | None
+    opset: int | None = None
+    input: tuple[str, ...] = ()
+    operators: dict[str, int] = field(default_factory=dict)
+
+
+def inspect_model(text: str, trust: Trust, input: tuple[str, ...]) -> ModuleFacts | FileFacts:
+    """What a model is. Raises what loading raises; a model that cannot be captured is still described, with the reason."""
     source = open_model(text, trust)
     if source.module is None or source.bundle is None:
         return _file(source)
@@ -32,24 +88,24 @@ def inspect_model(text: str, trust: Trust, input: tuple[str, ...]) -> dict[str, 
     check_runs(module, specs)
     tensors = canonical(module)
     parameters = {name for name, _ in module.named_parameters()}
-    out: dict[str, Any] = {
-        "kind": source.kind,
-        "class": type(module).__name__,
-        "sha256": source.sha256,
-        "input": [str(spec) for spec in specs],
-        "params": sum(tensor.numel() for name, tensor in tensors.items() if name in parameters),
-        "bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
-        "prunings": len(source.bundle.surgeries),
-        "layers": _layers(module),
-        "runtimes": _runtimes(module),
-    }
+    known = ModuleFacts(
+        source.kind,
+        type(module).__name__,
+        source.sha256,
+        tuple(map(str, specs)),
+        sum(tensor.numel() for name, tensor in tensors.items() if name in parameters),
+        sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
+        len(source.bundle.surgeries),
+        _layers(module),
+        _runtimes(module),
+    )
     try:
         found = analyse(module, synthetic(specs))
     except MloptError as error:
-        return {**out, "macs": None, "prunable": [], "prunable_reason": error.message}
-    counter = found.counter()
-    groups = [{"name": g.name, "width": len(g.classes) * g.unit, "unit": g.unit, "prunable": len(g.classes) > g.step(8)} for g in found.groups]
-    return {**out, "macs": counter.whole().macs, "prunable": groups, "unknown_operators": found.flow.unknown}
+        return replace(known, prunable_reason=error.message)
+    widths = tuple(Prunable(g.name, len(g.classes) * g.unit, g.unit, len(g.classes) > g.step(ROUND_TO)) for g in found.groups)
+    macs = found.counter().whole().macs
+    return replace(known, macs=macs, prunable=widths, unknown_operators=dict(found.flow.unknown))
 
 
 SENSITIVITY_SAMPLES = 512
@@ -82,30 +138,21 @@ def sensitivity(text: str, trust: Trust, input: tuple[str, ...], data: str | Non
     return measure(f"{score(dense, target)[0]}, %", pruner, lambda changed: score(outputs(changed), target)[1])
 
 
-def _file(source: Source) -> dict[str, Any]:
-    out: dict[str, Any] = {"kind": source.kind, "sha256": source.sha256, "bytes": source.path.stat().st_size if source.path else None}
-    if source.format is Format.ONNX and source.path is not None:
-        from mlopt.model.onnx_file import check_onnx, input_specs
+def _file(source: Source) -> FileFacts:
+    known = FileFacts(source.kind, source.sha256, source.path.stat().st_size if source.path else None)
+    if source.format != Format.ONNX or source.path is None:
+        return known
+    from mlopt.model.onnx_file import check_onnx, input_specs
 
-        model = check_onnx(source.path)
-        kinds: dict[str, int] = {}
-        for node in model.graph.node:
-            kinds[node.op_type] = kinds.get(node.op_type, 0) + 1
-        out |= {
-            "opset": next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None),
-            "input": [str(spec) for spec in input_specs(model)],
-            "operators": dict(sorted(kinds.items(), key=lambda item: -item[1])),
-        }
-    return out
+    model = check_onnx(source.path)
+    kinds = Counter(node.op_type for node in model.graph.node)
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), None)
+    return replace(known, opset=opset, input=tuple(map(str, input_specs(model))), operators=dict(kinds.most_common()))
 
 
-def _layers(module: nn.Module) -> list[dict[str, Any]]:
-    out = []
-    for path, child in module.named_modules():
-        own = sum(p.numel() for p in child.parameters(recurse=False))
-        if own:
-            out.append({"path": path, "class": type(child).__name__, "params": own})
-    return out[:MAX_LAYERS]
+def _layers(module: nn.Module) -> tuple[Layer, ...]:
+    counted = ((path, child, sum(p.numel() for p in child.parameters(recurse=False))) for path, child in module.named_modules())
+    return tuple(Layer(path, type(child).__name__, own) for path, child, own in counted if own)[:MAX_LAYERS]
 
 
 def _runtimes(module: nn.Module) -> dict[str, str]:

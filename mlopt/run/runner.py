@@ -189,7 +189,7 @@ def _first_state(recipe: Recipe, taken: Intake, context: RunContext, empty: RunR
         record = replace(record, notes=(NO_DATA_NOTE,))
     if start.format == Format.MODULE:
         now = sizes(start.root, context.trust)
-        params, weights = Amount(now.params, now.params), Amount(now.bytes, now.bytes)
+        params, weights = Amount(now.parameters, now.parameters), Amount(now.bytes, now.bytes)
         counts = replace(record.compression, params=params, bytes=weights)
         record = replace(record, compression=counts, accuracy=checks.baseline(start))
     return State(record, context, checks, start, {MODULE if start.format == Format.MODULE else start.name: start})

@@ -200,7 +200,7 @@ def _published(job: Job, state: State, step: Step, entry: PassEntry, outcome: St
         state = replace(state, context=replace(state.context, dense=result))
     if step.is_trunk:
         now = sizes(result.root, state.context.trust)
-        state = state.with_counts(entry, now.params, now.bytes)
+        state = state.with_counts(entry, now.parameters, now.bytes)
         job.place.publish_module(result, f"{step.name.replace('prune', 'plan')}.json" if step.spec.name == "prune" else PLAN)
     else:
         state = _with_export(state, result, outcome.parity)
