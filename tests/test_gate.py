@@ -247,7 +247,7 @@ def test_run_directories_are_compared_name_by_name(runs: Path, nets: Path) -> No
     both = Gate(once, Trust(trust_code=True)).judge(str(runs / "b"), str(runs / "a"))
     assert {row.artifact for row in both.rows} == {"model.onnx", "model.torchscript.pt"}
     assert {found.artifact for found in both.comparisons} == {"model.onnx", "model.torchscript.pt"}
-    against = Gate(quick, Trust()).judge(str(runs / "b"), "eager")
+    against = Gate(once, Trust()).judge(str(runs / "b"), "eager")
     assert against.verdict in ("PASS", "ANOMALOUS")
     assert against.baseline.artifacts[0].name == "eager dense"
     with pytest.raises(UsageError, match="no run directory"):
