@@ -36,6 +36,7 @@ class Serving:
         self._dense, self._runtime, self._trust = dense, runtime, trust
         self._conditions, self._data, self._seed = conditions, data, seed
         self._stack = contextlib.ExitStack()
+        self._scratch, self._base = Path(), dense
 
     def __enter__(self) -> Serving:
         self._scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="mlopt-serving-")))
