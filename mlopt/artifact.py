@@ -62,7 +62,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished thing on disk. `root` is a directory; `main` the file in it that a runtime opens ("" for a bundle, the directory itself).
+    """What a pass made, on disk. `root` is a directory; `main` the file in it that a runtime opens ("" for a bundle, the directory itself).
 
     `digest` is the SHA-256 of the sorted (path, SHA-256) pairs of its files, so equal content has equal digest anywhere.
     """

@@ -79,7 +79,7 @@ class Part:
                     return None
                 return _sizes(len(source.sampler), source.batch_size, source.drop_last)  # type: ignore[arg-type]
             if isinstance(source, Dataset):
-                return None if isinstance(source, IterableDataset) else _sizes(len(source), size)  # type: ignore[arg-type]
+                return _sizes(len(source), size)  # type: ignore[arg-type]
         except TypeError:  # it has no length
             return None
         if isinstance(source, (list, tuple)):  # the batches are in memory
@@ -92,8 +92,6 @@ class Part:
         if sizes is not None:
             return len(sizes)
         try:
-            if isinstance(self.source, Dataset):
-                return None
             return len(self.source) if isinstance(self.source, Sized) else None
         except TypeError:  # a DataLoader over something without a length
             return None
@@ -104,18 +102,18 @@ class Part:
 
     def take(self, count: int) -> Batch:
         """The first `count` samples as one batch, fewer where there are fewer. Raises `DataError` when there is none."""
-        taken: list[Batch] = []
-        have = 0
+        read: list[Batch] = []
+        count_read = 0
         for batch in self.batches(min(count, 256)):
-            taken.append(batch)
-            have += len(batch[0][0])
-            if have >= count:
+            read.append(batch)
+            count_read += len(batch[0][0])
+            if count_read >= count:
                 break
-        if not have:
+        if not count_read:
             raise DataError(f"the {self.name} data is empty", "give at least one batch")
-        inputs = tuple(torch.cat(parts)[:count] for parts in zip(*(batch[0] for batch in taken), strict=True))
-        targets = [batch[1] for batch in taken if batch[1] is not None]
-        return inputs, torch.cat(targets)[:count] if len(targets) == len(taken) else None
+        inputs = tuple(torch.cat(parts)[:count] for parts in zip(*(batch[0] for batch in read), strict=True))
+        targets = [batch[1] for batch in read if batch[1] is not None]
+        return inputs, torch.cat(targets)[:count] if len(targets) == len(read) else None
 
 
 @dataclass(frozen=True)

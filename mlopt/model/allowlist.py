@@ -1,4 +1,4 @@
-"""What may be built from a model file: the allow-list. Every family of names is argued for in `docs/security.md`."""
+"""What may be built from a model file: the allow-list. `docs/security.md` gives the reason for every group of names."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ def allowed(full: str, trust: Trust) -> bool:
 
 
 def narrow_flags(names: list[str]) -> str:
-    """The narrowest flags that would allow these names; a class of a script has no module to be found in, whatever is allowed."""
+    """The narrowest flags that would allow these names. No flag helps with a class of a script: it has no module to be
+    imported from."""
     if any(name.startswith("__main__.") for name in names):
         return "none can: the class was defined in a script; save model.state_dict() and give --arch package.module:factory"
     return " ".join(f"--allow-class {name}" for name in names)
@@ -104,7 +105,7 @@ def resolve(full: str) -> Any:
 
 
 def resolve_class(full: str, trust: Trust) -> Any:
-    """A class to rebuild an object of. Without the user's word, only an `nn.Module` subclass from the accepted packages."""
+    """A class to rebuild an object of: an `nn.Module` subclass, or any class that the user allowed. Raises `UsageError`."""
     value = resolve(full)
     if not trust.named(full) and not (isinstance(value, type) and issubclass(value, nn.Module)):
         raise UsageError(f"'{full}' is not a layer", f"if you trust it: {narrow_flags([full])}")

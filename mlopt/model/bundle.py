@@ -218,5 +218,5 @@ def fill(module: nn.Module, weights: dict[str, torch.Tensor]) -> None:
 
 
 def _whole(module: nn.Module) -> bool:
-    """Whether nothing of the module is left on the meta device, plain tensor attributes included."""
+    """Whether no tensor is left on the meta device, those in plain attributes included."""
     return not any(isinstance(value, torch.Tensor) and value.is_meta for child in module.modules() for value in vars(child).values())

@@ -1,4 +1,4 @@
-"""A `torch.fx.GraphModule` as JSON: what a pruning that had to rewrite the captured graph leaves behind.
+"""A `torch.fx.GraphModule` as JSON: how a bundle keeps a module whose graph pruning had to rewrite.
 
 Nothing in the file is code. A node may call an ATen operator that works on tensors and plain numbers, arithmetic on sizes, or one of two
 layers (batch norm and dropout). Names are checked, because `torch.fx` writes them into the source of `forward`.
@@ -112,7 +112,7 @@ def scriptable(module: GraphModule) -> GraphModule:
 
 
 def container(root: nn.Module, path: str) -> nn.Module:
-    """The module at a path, empty ones made on the way."""
+    """The module at a dotted path. Modules that are missing on the way to it are added, empty."""
     for part in path.split(".") if path else []:
         if part not in root._modules:
             root.add_module(part, nn.Module())

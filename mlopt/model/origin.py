@@ -10,7 +10,7 @@ from mlopt.artifact import Json
 from mlopt.errors import ModelRefused
 from mlopt.model import structure
 from mlopt.model.graph_data import GraphData
-from mlopt.model.structure import Structure
+from mlopt.model.structure_data import Structure
 from mlopt.model.trust import Trust
 
 

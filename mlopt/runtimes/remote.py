@@ -44,7 +44,7 @@ from mlopt.runtimes.messages import (
 from mlopt.runtimes.opening import opener_of
 from mlopt.runtimes.timing import Slowdown
 from mlopt.runtimes.worker import write_sets
-from mlopt.system.processes import importable
+from mlopt.system.processes import python_path
 
 if TYPE_CHECKING:
     from mlopt.records.bench import Operator
@@ -96,7 +96,7 @@ class Worker:
         self._scratch = tempfile.TemporaryDirectory(prefix="mlopt-worker-")
         self._log = (Path(self._scratch.name) / "log").open("w+")
         threads = str(spec.threads)
-        environment = {**os.environ, "PYTHONPATH": importable(), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        environment = {**os.environ, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mlopt.runtimes.worker"],
             stdin=subprocess.PIPE,

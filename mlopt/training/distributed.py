@@ -1,7 +1,8 @@
 """DistributedDataParallel in child processes of our own: gloo on the CPU, NCCL on CUDA.
 
-The parent writes a job file and starts `python -m mlopt.training.distributed JOB RANK` N times. Processes meet through a file, not a port, so
-nothing races for one. If one dies the others are ended, and its last words are in the error. Children die with the parent.
+The parent writes a job file and starts `python -m mlopt.training.distributed JOB RANK` N times. The processes find each
+other through a file, not a port, which another program could take first. If one dies the others are ended, and the end of
+its log is in the error. Children die with the parent.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import IO, TypeVar
 from mlopt.errors import DataError, MloptError, PassFailed
 from mlopt.model.trust import Trust
 from mlopt.records.edge import from_json, read_json, to_json, write_json
-from mlopt.system.processes import die_with_parent, importable
+from mlopt.system.processes import die_with_parent, python_path
 from mlopt.training.loop import Fit, Progress, Trainer
 
 TIMEOUT_S = 600.0
@@ -73,7 +74,7 @@ def train_in_processes(job: TrainJob, nproc: int, progress: Progress) -> Fit:
         write_json(place / "job.json", to_json(_Group(job, nproc, place / "store", report)))
         environment = {
             **os.environ,
-            "PYTHONPATH": importable(),
+            "PYTHONPATH": python_path(),
             "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
             "OMP_NUM_THREADS": str(job.threads),
         }

@@ -1,4 +1,4 @@
-"""The loop. It knows nothing of pruning or teachers: the objective is an argument, and so is the group of processes."""
+"""The training loop. It knows nothing of teachers: the objective is an argument, and so is the group of processes."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def _labels_checked(module: nn.Module, name: str, target: torch.Tensor | None) -
 
 @torch.no_grad()
 def recalibrate_batch_norm(module: nn.Module, part: Part, batches: int = 16, size: int = 64, seed: int = 0) -> bool:
-    """Estimate batch-norm statistics afresh as a plain average over some batches; false when there is no batch norm to estimate.
+    """Estimate batch-norm statistics again, as a plain average over some batches; false when there is no batch norm.
 
     After a cut of half the channels this alone lifts a network from chance to most of its accuracy, at no cost.
     """
