@@ -1,4 +1,5 @@
-"""The one list of backends, without importing any: what runs which format, and how it is installed."""
+"""The one list of backends, without importing any: what runs which format, and how it
+is installed."""
 
 from __future__ import annotations
 
@@ -9,10 +10,12 @@ from mlopt.errors import UsageError
 
 @dataclass(frozen=True)
 class BackendSpec:
-    """A runtime. `formats`: the artifacts that it runs; `packages`: what must be importable; `install`: the line that installs them.
+    """A runtime. `formats`: the artifacts that it runs; `packages`: what must be
+    importable; `install`: the line that installs them.
 
-    `can_run`: false for what mlopt builds and cannot run. `opener`: `module:callable` that takes `runtimes.base.OpenOptions`
-    and gives a `runtimes.base.Runtime`; it comes from this table or from a plugin of this process, never from a file.
+    `can_run`: false for what mlopt builds and cannot run. `opener`: `module:callable`
+    that takes `runtimes.base.OpenOptions` and gives a `runtimes.base.Runtime`; it comes
+    from this table or from a plugin of this process, never from a file.
     """
 
     name: str

@@ -12,7 +12,8 @@ from mlopt.model.outputs import logits_of
 def score(output: torch.Tensor, target: torch.Tensor) -> tuple[str, float]:
     """(metric name, percent): top-1 accuracy for integer targets, R squared for floats.
 
-    `output`: (n, classes) or (n, ..., classes) for integers, as many numbers as `target` for floats.
+    `output`: (n, classes) or (n, ..., classes) for integers, as many numbers as
+    `target` for floats.
     """
     if target.is_floating_point():
         target = target.reshape(output.shape).double()

@@ -16,7 +16,8 @@ from mlopt.model.inert import Document, Inert, Storage
 from mlopt.model.trust import Trust
 
 HOSTILE = frozenset({"os", "posix", "nt", "subprocess", "sys", "builtins", "socket", "shutil", "runpy", "pty", "importlib", "webbrowser", "ctypes"})
-"""Packages whose functions make a pickle an attack. Only the hint reads this: nothing of them is allowed anyway."""
+"""Packages whose functions make a pickle an attack. Only the hint reads this: nothing
+of them is allowed anyway."""
 
 REFERENCE_ONLY = FUNCTIONS | {"builtins.int", "builtins.float", "builtins.bool", "builtins.str", "builtins.list", "builtins.dict", "builtins.tuple"}
 
@@ -31,14 +32,16 @@ def build(document: Document, trust: Trust, path: str) -> Any:
 
 
 def _advice(refused: list[str]) -> str:
-    """The flags that would allow these names, and a warning where a name is one that only an attack has."""
+    """The flags that would allow these names, and a warning where a name is one that
+    only an attack has."""
     flags = f"if you trust them: {narrow_flags(refused)}"
     hostile = [name for name in refused if name.partition(".")[0] in HOSTILE]
     return f"no model needs {hostile[0]}: this is what an attack looks like; {flags}" if hostile else flags
 
 
 class _Builder:
-    """Builds each described value once, so that shared and cyclic references stay shared."""
+    """Builds each described value once, so that shared and cyclic references stay
+    shared."""
 
     def __init__(self, document: Document, trust: Trust, path: str) -> None:
         self._document, self._trust, self._path = document, trust, path
@@ -120,7 +123,8 @@ class _Builder:
     def _refuse(self, what: str) -> ModelRefused:
         return ModelRefused(f"{self._path} holds {what}", "save the weights with safetensors, or the module with torch.save")
 
-    # One method for each plain value of the allow-list: no function that the file names is called.
+    # One method for each plain value of the allow-list: no function that the file names
+    # is called.
 
     def _make_OrderedDict(self, described: Inert, args: Any, data: Any) -> Any:
         out: collections.OrderedDict[Any, Any] = collections.OrderedDict()

@@ -36,7 +36,8 @@ def user_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def plain_attention() -> Iterator[None]:
-    """Export `nn.MultiheadAttention` as plain operators, not as the fused inference kernel, for which there is no rule."""
+    """Export `nn.MultiheadAttention` as plain operators, not as the fused inference
+    kernel, for which there is no rule."""
     was = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -59,8 +60,8 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
 
 @contextlib.contextmanager
 def no_cache(module: nn.Module) -> Iterator[None]:
-    """Networks of the transformers library return a cache of keys and values by default, which no graph can hold: switch
-    it off."""
+    """Networks of the transformers library return a cache of keys and values by
+    default, which no graph can hold: switch it off."""
     configs = {id(config): config for child in module.modules() if (config := getattr(child, "config", None)) is not None}
     caching = [config for config in configs.values() if getattr(config, "use_cache", None) is True]
     for config in caching:

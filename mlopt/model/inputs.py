@@ -44,7 +44,8 @@ def parse_spec(text: str, position: int = 0) -> TensorSpec:
 
 
 def synthetic(specs: tuple[TensorSpec, ...], dynamic: int = 2, seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """Random inputs of these specs: standard normal, or the integers 0 and 1, which index any table.
+    """Random inputs of these specs: standard normal, or the integers 0 and 1, which
+    index any table.
 
     `dynamic`: the size of every dynamic dimension.
     """
@@ -60,7 +61,8 @@ def synthetic(specs: tuple[TensorSpec, ...], dynamic: int = 2, seed: int = 0) ->
 
 
 def rejection(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> str:
-    """Why the module rejects these inputs: the first line of what it raised; empty when it accepts them."""
+    """Why the module rejects these inputs: the first line of what it raised; empty when
+    it accepts them."""
     with evaluating(module), torch.no_grad():
         try:
             module(*inputs)
@@ -126,7 +128,8 @@ def infer(module: nn.Module) -> tuple[TensorSpec, ...]:
 
 
 def dynamic_shapes(specs: tuple[TensorSpec, ...]) -> tuple[dict[int, Any], ...] | None:
-    """`torch.export`'s dynamic shapes: one symbol for each named dimension. None when every dimension is fixed."""
+    """`torch.export`'s dynamic shapes: one symbol for each named dimension. None when
+    every dimension is fixed."""
     names = {dim for spec in specs for dim in spec.dims if isinstance(dim, str)}
     symbols = {name: torch.export.Dim(name, min=1, max=MAX_DYNAMIC) for name in names}
     if not names:

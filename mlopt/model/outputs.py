@@ -21,7 +21,8 @@ def first_tensors(output: Any) -> list[torch.Tensor]:
 
 
 def logits_of(output: Any) -> torch.Tensor:
-    """The tensor that a loss or a metric reads: `logits` where the output has them, else its first tensor.
+    """The tensor that a loss or a metric reads: `logits` where the output has them,
+    else its first tensor.
 
     Raises `DataError` for an output without tensors.
     """

@@ -28,7 +28,8 @@ class Unwritable(PassFailed):
 
 
 def describe(module: nn.Module) -> Structure:
-    """The structure of a module. Raises `Unwritable` for one that holds what is not plain data."""
+    """The structure of a module. Raises `Unwritable` for one that holds what is not
+    plain data."""
     order: dict[int, int] = {}
     entries: list[ModuleEntry | None] = []
     tensors: dict[int, str] = {}
@@ -163,7 +164,8 @@ def check(structure: Structure, trust: Trust, where: str) -> None:
 
 
 def rebuild(structure: Structure, trust: Trust) -> nn.Module:
-    """The module, its tensors on the meta device. Call `check` first. Raises `ModelRefused`."""
+    """The module, its tensors on the meta device. Call `check` first. Raises
+    `ModelRefused`."""
     tensors: dict[str, torch.Tensor] = {}
 
     def tensor(entry: TensorEntry | None, parameter: bool) -> torch.Tensor | None:

@@ -1,4 +1,5 @@
-"""The tree of a module's classes as it is kept in `model.json`: plain values, checked for their types and for nothing else.
+"""The tree of a module's classes as it is kept in `model.json`: plain values, checked
+for their types and for nothing else.
 
 What may be rebuilt from it is decided by `structure.check`.
 """
@@ -15,7 +16,8 @@ from mlopt.errors import ModelRefused
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """A parameter or buffer. `name`: the first full name under which the tensor is found, so that aliases share it."""
+    """A parameter or buffer. `name`: the first full name under which the tensor is
+    found, so that aliases share it."""
 
     name: str
     shape: tuple[int, ...]
@@ -32,8 +34,9 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class ModuleEntry:
-    """A module: its class by full name, its attributes as `encode` writes them, its tensors (None where one is not set),
-    the buffers that a state dict leaves out, and its children by their index in `Structure.modules`."""
+    """A module: its class by full name, its attributes as `encode` writes them, its
+    tensors (None where one is not set), the buffers that a state dict leaves out, and
+    its children by their index in `Structure.modules`."""
 
     kind: str
     attributes: Json
@@ -72,7 +75,8 @@ class ModuleEntry:
 
 @dataclass(frozen=True)
 class Structure:
-    """All modules of a tree, parents before children; the first is the root. A module that is used twice is there once."""
+    """All modules of a tree, parents before children; the first is the root. A module
+    that is used twice is there once."""
 
     modules: tuple[ModuleEntry, ...]
 
@@ -82,7 +86,8 @@ class Structure:
 
     @classmethod
     def from_json(cls, data: Any) -> Structure:
-        """The inverse. Raises `KeyError`, `TypeError`, `ValueError` or `AttributeError` for anything else."""
+        """The inverse. Raises `KeyError`, `TypeError`, `ValueError` or `AttributeError`
+        for anything else."""
         modules = tuple(ModuleEntry.from_json(entry) for entry in data["modules"])
         children = [child for entry in modules for child in entry.children.values() if child is not None]
         if not modules or not all(0 <= child < len(modules) for child in children):
@@ -110,7 +115,8 @@ class Structure:
         return list(out)
 
     def parameter_names(self) -> frozenset[str]:
-        """Every full name that a parameter has, aliases included. Raises `ModelRefused` for a module within itself."""
+        """Every full name that a parameter has, aliases included. Raises `ModelRefused`
+        for a module within itself."""
         out: set[str] = set()
         above: list[int] = []
 

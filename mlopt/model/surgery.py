@@ -1,7 +1,9 @@
 """What pruning cuts out of a module, as data, and how that is applied.
 
-A `Surgery` says for each weight which indices stay, for each attribute its old and new value, and for each replaced module the class that
-takes over. It is JSON, it is what a bundle stores, and `apply` replays it on a live module or on one whose tensors are on the meta device.
+A `Surgery` says for each weight which indices stay, for each attribute its old and new
+value, and for each replaced module the class that takes over. It is JSON, it is what a
+bundle stores, and `apply` replays it on a live module or on one whose tensors are on
+the meta device.
 """
 
 from __future__ import annotations

@@ -1,1 +1,2 @@
-"""Running artifacts: `opening.open_runtime` in this process, `remote.Worker` in one of its own."""
+"""Running artifacts: `opening.open_runtime` in this process, `remote.Worker` in one of
+its own."""

@@ -1,6 +1,8 @@
-"""A runtime in a process of its own: a crash is one failed artifact, memory is its own, and nothing else runs in it.
+"""A runtime in a process of its own: a crash is one failed artifact, memory is its own,
+and nothing else runs in it.
 
-Parent and worker send each other lines of JSON (`messages.py`) over pipes; arrays go through .npz files in a scratch directory.
+Parent and worker send each other lines of JSON (`messages.py`) over pipes; arrays go
+through .npz files in a scratch directory.
 """
 
 from __future__ import annotations
@@ -58,10 +60,11 @@ LEAST_PATIENCE_S, PATIENCE = 30.0, 50
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker loads, and how it shall run: `base.OpenOptions` of an artifact of this `format`.
+    """What a worker loads, and how it shall run: `base.OpenOptions` of an artifact of
+    this `format`.
 
-    `pin`: keep the process on as many cores as it has threads. `slowdown`: a delay around every timed call, by which the
-    gate is tested.
+    `pin`: keep the process on as many cores as it has threads. `slowdown`: a delay
+    around every timed call, by which the gate is tested.
     """
 
     format: str
@@ -83,14 +86,16 @@ class WorkerSpec:
 class Worker:
     """One artifact, loaded in a fresh process. Use as a context manager.
 
-    The process starts, and begins to load, when the object is made; entering it waits until it is ready. So several load
-    side by side. `info` is what it said when it was ready.
+    The process starts, and begins to load, when the object is made; entering it waits
+    until it is ready. So several load side by side. `info` is what it said when it was
+    ready.
     """
 
     info: Opened
 
     def __init__(self, name: str, spec: WorkerSpec) -> None:
-        """`name`: what errors call it. Raises `UsageError` for a format that mlopt cannot run."""
+        """`name`: what errors call it. Raises `UsageError` for a format that mlopt
+        cannot run."""
         job = spec.job()
         self.name = name
         self._scratch = tempfile.TemporaryDirectory(prefix="mlopt-worker-")
@@ -172,7 +177,8 @@ class Worker:
             return [archive[f"arr_{i}"] for i in range(len(archive.files))]
 
     def prepare(self, inputs: Path, copies: str = "in", flush: bool = False) -> Ready:
-        """Bind the input sets that `block` times (a file of `write_sets`). `copies`: `in` or `out` of the time."""
+        """Bind the input sets that `block` times (a file of `write_sets`). `copies`:
+        `in` or `out` of the time."""
         ready = self.ask(PrepareJob(inputs, copies, flush, self._graph), Ready)
         self._first_s = ready.first_s
         return ready

@@ -1,5 +1,5 @@
-"""The clock around a call. Between two readings nothing allocates, logs or branches: the clock costs less than a microsecond
-a call."""
+"""The clock around a call. Between two readings nothing allocates, logs or branches:
+the clock costs less than a microsecond a call."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Writing that survives a crash: a file or a directory is replaced as a whole or not at all. And errors of the disk as
-errors of ours."""
+"""Writing that survives a crash: a file or a directory is replaced as a whole or not at
+all. And errors of the disk as errors of ours."""
 
 from __future__ import annotations
 
@@ -74,8 +74,9 @@ _MESSAGES["PytorchStreamWriter failed writing"] = errno.ENOSPC  # torch keeps th
 
 
 def disk_errno(error: BaseException | None) -> int | None:
-    """The errno of a disk that is full or cannot be written, anywhere in the chain of causes; None when it was something
-    else. Libraries wrap it in errors of their own."""
+    """The errno of a disk that is full or cannot be written, anywhere in the chain of
+    causes; None when it was something else. Libraries wrap it in errors of their own.
+    """
     while error is not None:
         if isinstance(error, OSError) and error.errno in _DISK:
             return error.errno
@@ -89,7 +90,8 @@ def disk_errno(error: BaseException | None) -> int | None:
 
 
 def explain_os_error(error: OSError, path: Path) -> UsageError:
-    """Our error for a disk that is full, read-only or missing. `path`: what was written. Nothing that was published is lost."""
+    """Our error for a disk that is full, read-only or missing. `path`: what was
+    written. Nothing that was published is lost."""
     if error.errno in _FULL:
         return UsageError(f"no space left while writing below {path}", "free some space, or choose another -o; finished passes are kept")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):

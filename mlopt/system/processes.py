@@ -1,5 +1,5 @@
-"""Child processes: what they can import, the memory that they find, and that they end with their parent. And how this
-process is stopped."""
+"""Child processes: what they can import, the memory that they find, and that they end
+with their parent. And how this process is stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _PR_SET_PDEATHSIG = 1
 
 
 def python_path() -> str:
-    """A PYTHONPATH with which a child can import what this process can: a user's class may lie beside the script."""
+    """A PYTHONPATH with which a child can import what this process can: a user's class
+    may lie beside the script."""
     return os.pathsep.join(path or os.getcwd() for path in sys.path)
 
 

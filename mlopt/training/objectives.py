@@ -1,4 +1,5 @@
-"""What training minimises. An objective maps (module, inputs, target) to the mean loss over the samples given."""
+"""What training minimises. An objective maps (module, inputs, target) to the mean loss
+over the samples given."""
 
 from __future__ import annotations
 
