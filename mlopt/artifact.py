@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 Json = dict[str, "JsonValue"]
-"""A JSON object whose keys are not ours to name. (`records.edge.Json` is the same; this file lies below that one.)"""
+"""A JSON object whose keys are not ours to name. (`records.edge.Json` is the same; this
+file lies below that one.)"""
 
 
 class Format(enum.StrEnum):
-    """The formats that mlopt itself writes. `Artifact.format` is a text, for a plugin may add another: compare with `==`."""
+    """The formats that mlopt itself writes. `Artifact.format` is a text, for a plugin
+    may add another: compare with `==`."""
 
     MODULE = "module"
     ONNX = "onnx"
@@ -27,7 +29,8 @@ class Format(enum.StrEnum):
 
 
 def _format(text: str) -> str:
-    """A format as it was written: the member of `Format` where it is one of ours, else the text itself."""
+    """A format as it was written: the member of `Format` where it is one of ours, else
+    the text itself."""
     try:
         return Format(text)
     except ValueError:
@@ -56,15 +59,18 @@ class TensorSpec:
 
     @classmethod
     def from_json(cls, data: Any) -> TensorSpec:
-        """The inverse. Raises `KeyError` or `TypeError` for anything else: who reads the file names it."""
+        """The inverse. Raises `KeyError` or `TypeError` for anything else: who reads
+        the file names it."""
         return cls(str(data["name"]), tuple(data["dims"]), str(data["dtype"]))
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished thing on disk. `root` is a directory; `main` the file in it that a runtime opens ("" for a bundle, the directory itself).
+    """What a pass made, on disk. `root` is a directory; `main` the file in it that a
+    runtime opens ("" for a bundle, the directory itself).
 
-    `digest` is the SHA-256 of the sorted (path, SHA-256) pairs of its files, so equal content has equal digest anywhere.
+    `digest` is the SHA-256 of the sorted (path, SHA-256) pairs of its files, so equal
+    content has equal digest anywhere.
     """
 
     name: str
@@ -112,7 +118,8 @@ class Artifact:
 
     @classmethod
     def from_description(cls, data: Any, root: Path, digest: str) -> Artifact:
-        """The inverse, for files that lie below `root`. Raises `KeyError` or `TypeError` for what `describe` did not write."""
+        """The inverse, for files that lie below `root`. Raises `KeyError` or
+        `TypeError` for what `describe` did not write."""
         fields = dict(data)
         fields["format"] = _format(str(fields["format"]))
         fields["inputs"] = tuple(TensorSpec.from_json(spec) for spec in fields["inputs"])

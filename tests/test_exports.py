@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +15,33 @@ import torch
 from torch import nn
 
 import mlopt
-from mlopt.artifact import Format
+from mlopt.artifact import Artifact, Format
+from mlopt.catalog import BackendSpec
 from mlopt.checking.parity import compare, judge
 from mlopt.errors import PassFailed, UsageError
 from mlopt.exporting.tensorrt_builder import build
+from mlopt.model.trust import Trust
 from mlopt.quantization.ptq import quantize_int8
 from mlopt.quantization.schemes import CPU, CPU_TRANSFORMER, TENSORRT, scheme_for
 from mlopt.recipe.schema import Tolerance
+from mlopt.records.bench import Operator
 from mlopt.runtimes.base import OpenOptions
-from mlopt.runtimes.messages import Done, RunJob
+from mlopt.runtimes.messages import (
+    Done,
+    Opened,
+    OpenJob,
+    PrepareJob,
+    Profiled,
+    Refused,
+    RunJob,
+    Times,
+    Usage,
+    from_line,
+    to_line,
+)
 from mlopt.runtimes.opening import open_runtime, opener_of
 from mlopt.runtimes.remote import Worker, WorkerSpec
+from mlopt.runtimes.timing import Slowdown
 from mlopt.runtimes.worker import write_sets
 from tests.conftest import ROOT, plain_cnn, run_json
 
@@ -196,6 +214,81 @@ def test_a_runtime_on_another_device_is_refused(monkeypatch: pytest.MonkeyPatch,
     assert open_runtime(opener_of(Format.AOTI), OpenOptions(tmp_path / "m.pt2")).device == "cpu"
     with pytest.raises(UsageError, match="asked to run on cuda, and runs on cpu"):
         open_runtime(opener_of(Format.AOTI), OpenOptions(tmp_path / "m.pt2", device="cuda"))
+
+
+TOY = """
+import numpy as np
+
+class Toy:
+    name, device, provider, precision = "toy", "cpu", "numpy", "fp32"
+
+    def __init__(self, options):
+        self.factor = float(options.path.read_text())
+
+    def __call__(self, inputs):
+        return [np.asarray(array) * self.factor for array in inputs]
+
+    def bind(self, inputs, copies, graph):
+        return lambda: self(inputs)
+
+    def profile(self, inputs, calls):
+        return []
+"""
+
+
+def test_a_runtime_of_a_plugin_runs_in_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was registered in this process alone is opened in the other: its name travels with the job."""
+    (tmp_path / "toy_runtime.py").write_text(TOY)
+    (tmp_path / "m.toy").write_text("3")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    toy = BackendSpec("toy", "Toy", formats=("toy",), opener="toy_runtime:Toy")
+    monkeypatch.setattr("mlopt.runtimes.opening.backend_for", lambda name: toy)
+    with Worker("toy", WorkerSpec("toy", tmp_path / "m.toy")) as worker:
+        assert worker.info.runtime == "toy"
+        assert worker.run([np.ones(2, np.float32)])[0].tolist() == [3.0, 3.0]
+    with pytest.raises(UsageError, match="cannot be imported"):
+        open_runtime("no_such_runtime:Toy", OpenOptions(tmp_path / "m.toy"))
+
+
+def test_what_cannot_run_is_said_before_a_process_starts(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="mlopt builds TensorRT engines and cannot run them yet"):
+        Worker("e", WorkerSpec(Format.TENSORRT, tmp_path / "m.engine"))
+    with pytest.raises(UsageError, match="no backend runs artifacts of the format 'odd'"):
+        opener_of("odd")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        OpenJob("a.b:C", OpenOptions(Path("m"), 2, "cuda", "int8", Trust("a:b", {"width": 3}, ("x.*",)), True), True, Slowdown(every=0.1)),
+        OpenJob("a.b:C", OpenOptions(Path("m"))),
+        RunJob(Path("in"), Path("out"), None),
+        PrepareJob(Path("in"), "out", True, True),
+        Opened("eager", "cpu", "torch", None, 0.5, (0, 3)),
+        Times((1, 2, 3)),
+        Profiled((Operator("n", "Conv", "CPU", None, 1e-6),)),
+        Usage(7, None, 0),
+        Refused("why", "what to do", 4),
+    ],
+)
+def test_messages_survive_the_pipe(message: Any) -> None:
+    line = to_line(message)
+    assert line.endswith("\n")
+    assert line.count("\n") == 1
+    assert from_line(line) == message
+
+
+def test_a_worker_brings_neither_torch_nor_pydantic() -> None:
+    """Both would be in the memory that is measured of an ONNX file."""
+    code = "import sys, mlopt.runtimes.worker, mlopt.runtimes.onnx_runtime; sys.exit(bool({'torch', 'pydantic'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_format_that_nobody_knows_keeps_its_name(tmp_path: Path) -> None:
+    artifact = Artifact("m", "toy", tmp_path, "m.toy", "0", ())
+    assert Artifact.from_description(artifact.describe(), tmp_path, "0") == artifact
+    known = Artifact.from_description({**artifact.describe(), "format": "onnx"}, tmp_path, "0")
+    assert known.format is Format.ONNX
 
 
 def test_tensorrt_refusals_carry_its_words(tmp_path: Path) -> None:

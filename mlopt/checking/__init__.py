@@ -1,1 +1,1 @@
-"""Is it still right? Outputs compared, tolerances, accuracy."""
+"""Whether a result is still right: outputs compared, tolerances, accuracy."""

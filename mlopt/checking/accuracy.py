@@ -10,7 +10,11 @@ from mlopt.model.outputs import logits_of
 
 
 def score(output: torch.Tensor, target: torch.Tensor) -> tuple[str, float]:
-    """The metric in percent: top-1 accuracy for integer targets, R squared for floats."""
+    """(metric name, percent): top-1 accuracy for integer targets, R squared for floats.
+
+    `output`: (n, classes) or (n, ..., classes) for integers, as many numbers as
+    `target` for floats.
+    """
     if target.is_floating_point():
         target = target.reshape(output.shape).double()
         spread = float((target - target.mean()).square().sum())
@@ -32,13 +36,13 @@ def predict(module: nn.Module, part: Part | None, device: str = "cpu") -> tuple[
         return None, None
     outputs: list[torch.Tensor] = []
     targets: list[torch.Tensor] = []
-    was = module.training
+    mode = module.training
     module.eval()
     for inputs, target in part.batches(256):
         if target is None:
-            module.train(was)
+            module.train(mode)
             return None, None
         outputs.append(logits_of(module(*(tensor.to(device) for tensor in inputs))).cpu())
         targets.append(target)
-    module.train(was)
+    module.train(mode)
     return torch.cat(outputs), torch.cat(targets)

@@ -1,4 +1,5 @@
-"""Is it still right? The outputs of an artifact against those of the module it came from, on the same inputs."""
+"""The outputs of an artifact against those of the module that it came from, on the same
+inputs."""
 
 from __future__ import annotations
 

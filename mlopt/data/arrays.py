@@ -18,7 +18,8 @@ VALIDATION_SHARE = 5
 
 
 class Arrays(WithTargets):
-    """Samples held in memory: `x` with the samples first, and `y` as many targets, or None."""
+    """Samples held in memory: `x` with the samples first, and `y` as many targets, or
+    None."""
 
     def __init__(self, x: torch.Tensor, y: torch.Tensor | None) -> None:
         self.x, self.y = x, y
@@ -46,7 +47,8 @@ def _tensor(array: Any) -> torch.Tensor:
 
 
 def from_npz(path: Path) -> DataSet:
-    """The arrays `x`, `y`, `x_val`, `y_val` and `x_calib` of a file, all but the first optional. Raises `DataError`."""
+    """The arrays `x`, `y`, `x_val`, `y_val` and `x_calib` of a file, all but the first
+    optional. Raises `DataError`."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}

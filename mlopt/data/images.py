@@ -17,7 +17,8 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm"}
 
 
 class Images(WithTargets):
-    """Image files with their class; they become float32 in [0, 1], channels first, in the size the model takes."""
+    """Image files with their class; they become float32 in [0, 1], channels first, in
+    the size the model takes."""
 
     def __init__(self, files: list[tuple[Path, int]], size: tuple[int, int, int]) -> None:
         self.files, self.size = files, size
@@ -43,9 +44,11 @@ class Images(WithTargets):
 
 
 def from_folder(path: Path, inputs: tuple[TensorSpec, ...]) -> DataSet:
-    """`path/CLASS/IMAGE`, or the same below `path/train` and one of `val`, `valid`, `validation`, `test`.
+    """`path/CLASS/IMAGE`, or the same below `path/train` and one of `val`, `valid`,
+    `validation`, `test`.
 
-    `inputs`: what the model takes; its last three dimensions are channels, height, width. Raises `DataError`.
+    `inputs`: what the model takes; its last three dimensions are channels, height,
+    width. Raises `DataError`.
     """
 
     def listing(root: Path) -> list[tuple[Path, int]]:

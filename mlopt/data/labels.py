@@ -1,4 +1,5 @@
-"""Labels that cannot belong to a model are refused before anything is learned from them."""
+"""Labels that cannot belong to a model are refused before anything is learned from
+them."""
 
 from __future__ import annotations
 
@@ -9,10 +10,12 @@ from mlopt.errors import DataError
 
 
 def check_labels(part: Part, outputs: torch.Tensor) -> None:
-    """Raises `DataError` when the labels of a part cannot belong to a model with these outputs.
+    """Raises `DataError` when the labels of a part cannot belong to a model with these
+    outputs.
 
-    `outputs`: (n, classes) or (n, ..., classes). Only labels that are known without reading an input are looked at;
-    `check_batch` sees the others when their batch is read.
+    `outputs`: (n, classes) or (n, ..., classes). Only labels that are known without
+    reading an input are looked at; `check_batch` sees the others when their batch is
+    read.
     """
     targets = part.known_targets()
     if targets is not None:
@@ -20,7 +23,8 @@ def check_labels(part: Part, outputs: torch.Tensor) -> None:
 
 
 def check_batch(name: str, target: torch.Tensor, outputs: torch.Tensor) -> None:
-    """The same for the targets of one batch. Floats are no labels, and a single output has no classes. `name`: the part's."""
+    """The same for the targets of one batch. Floats are no labels, and a single output
+    has no classes. `name`: the part's."""
     if target.is_floating_point() or outputs.ndim < 2 or not target.numel():
         return
     low, high, classes = int(target.min()), int(target.max()), outputs.shape[-1]

@@ -1,6 +1,8 @@
-"""The parts of a data set (training, calibration, evaluation), and how batches come out of them.
+"""The parts of a data set (training, calibration, evaluation), and how batches come out
+of them.
 
-A batch is `(inputs, target)`: `inputs` a tuple of tensors with the batch first, `target` a tensor or None.
+A batch is `(inputs, target)`: `inputs` a tuple of tensors with the batch first,
+`target` a tensor or None.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class WithTargets(Dataset[Any]):
 
 @dataclass(frozen=True)
 class Data:
-    """What a data factory returns: each part a torch `Dataset`, a `DataLoader`, or an iterable of `(inputs, target)` batches."""
+    """What a data factory returns: each part a torch `Dataset`, a `DataLoader`, or an
+    iterable of `(inputs, target)` batches."""
 
     train: Any = None
     calibration: Any = None
@@ -40,7 +43,8 @@ class Data:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a data set. `name` is for messages. Raises `DataError` for what can be read only once."""
+    """One part of a data set. `name` is for messages. Raises `DataError` for what can
+    be read only once."""
 
     name: str
     source: Any
@@ -50,9 +54,11 @@ class Part:
             raise DataError(f"the {self.name} data can be read only once", "give a list, a Dataset or a DataLoader instead of a generator")
 
     def batches(self, size: int, seed: int | None = None) -> Iterator[Batch]:
-        """Batches of `size` (a DataLoader's or iterable's own size stays), shuffled when a seed is given.
+        """Batches of `size` (a DataLoader's or iterable's own size stays), shuffled
+        when a seed is given.
 
-        What comes from an `IterableDataset`, a DataLoader or an iterable comes in its own order.
+        What comes from an `IterableDataset`, a DataLoader or an iterable comes in its
+        own order.
         """
         source: Iterable[Any] = self.source
         if isinstance(self.source, IterableDataset):
@@ -71,7 +77,8 @@ class Part:
         return inputs, target
 
     def batch_sizes(self, size: int) -> list[int] | None:
-        """How many samples each batch of `batches(size)` holds, in order, where that is known without reading one."""
+        """How many samples each batch of `batches(size)` holds, in order, where that is
+        known without reading one."""
         source = self.source
         try:
             if isinstance(source, DataLoader):
@@ -79,7 +86,7 @@ class Part:
                     return None
                 return _sizes(len(source.sampler), source.batch_size, source.drop_last)  # type: ignore[arg-type]
             if isinstance(source, Dataset):
-                return None if isinstance(source, IterableDataset) else _sizes(len(source), size)  # type: ignore[arg-type]
+                return _sizes(len(source), size)  # type: ignore[arg-type]
         except TypeError:  # it has no length
             return None
         if isinstance(source, (list, tuple)):  # the batches are in memory
@@ -87,35 +94,36 @@ class Part:
         return None
 
     def batch_count(self, size: int) -> int | None:
-        """How many batches `batches(size)` gives, where that is known without reading one."""
+        """How many batches `batches(size)` gives, where that is known without reading
+        one."""
         sizes = self.batch_sizes(size)
         if sizes is not None:
             return len(sizes)
         try:
-            if isinstance(self.source, Dataset):
-                return None
             return len(self.source) if isinstance(self.source, Sized) else None
         except TypeError:  # a DataLoader over something without a length
             return None
 
     def known_targets(self) -> torch.Tensor | None:
-        """The targets of all samples, in order, where they are known without reading an input."""
+        """The targets of all samples, in order, where they are known without reading an
+        input."""
         return self.source.known_targets() if isinstance(self.source, WithTargets) else None
 
     def take(self, count: int) -> Batch:
-        """The first `count` samples as one batch, fewer where there are fewer. Raises `DataError` when there is none."""
-        taken: list[Batch] = []
-        have = 0
+        """The first `count` samples as one batch, fewer where there are fewer. Raises
+        `DataError` when there is none."""
+        read: list[Batch] = []
+        count_read = 0
         for batch in self.batches(min(count, 256)):
-            taken.append(batch)
-            have += len(batch[0][0])
-            if have >= count:
+            read.append(batch)
+            count_read += len(batch[0][0])
+            if count_read >= count:
                 break
-        if not have:
+        if not count_read:
             raise DataError(f"the {self.name} data is empty", "give at least one batch")
-        inputs = tuple(torch.cat(parts)[:count] for parts in zip(*(batch[0] for batch in taken), strict=True))
-        targets = [batch[1] for batch in taken if batch[1] is not None]
-        return inputs, torch.cat(targets)[:count] if len(targets) == len(taken) else None
+        inputs = tuple(torch.cat(parts)[:count] for parts in zip(*(batch[0] for batch in read), strict=True))
+        targets = [batch[1] for batch in read if batch[1] is not None]
+        return inputs, torch.cat(targets)[:count] if len(targets) == len(read) else None
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,8 @@ class DataSet:
     evaluation: Part | None
 
     def any_part(self) -> Part | None:
-        """What examples are taken from: calibration data, else evaluation data, else training data."""
+        """What examples are taken from: calibration data, else evaluation data, else
+        training data."""
         return self.calibration or self.evaluation or self.train
 
 

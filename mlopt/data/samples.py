@@ -10,13 +10,15 @@ from mlopt.errors import DataError
 from mlopt.model.inputs import synthetic
 
 SYNTHETIC_SAMPLES = 8
-"""So many synthetic samples say as much as more would."""
+"""More synthetic samples would show no more than these."""
 
 
 def samples_for(artifact: Artifact, count: int, data: DataSet, seed: int = 0) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
-    """Inputs and targets of about `count` samples (calibration data first), or synthetic inputs without data.
+    """Inputs (samples first) and targets of about `count` samples: calibration data if
+    there is any, else other data, else synthetic inputs without targets.
 
-    For a fixed batch the count is a multiple of it. Raises `DataError` when the data has fewer inputs than the model.
+    For a fixed batch the count is a multiple of it. Raises `DataError` when the data
+    has fewer inputs than the model.
     """
     fixed = artifact.fixed_batch
     part = data.any_part()

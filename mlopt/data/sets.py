@@ -1,4 +1,5 @@
-"""Data as it is given: a .npz file, a folder of images, a factory, or live objects. Import data from here."""
+"""Data as it is given: a .npz file, a folder of images, a factory, or live objects.
+Import data from here."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ __all__ = ["NO_DATA", "Arrays", "Batch", "Data", "DataSet", "Images", "Part", "a
 
 
 def load_data(text: str | None, inputs: tuple[TensorSpec, ...] = ()) -> DataSet:
-    """The data set that `--data` names; none when `text` is None. `inputs`: what the model takes. Raises `DataError`."""
+    """The data set that `--data` names; none when `text` is None. `inputs`: what the
+    model takes. Raises `DataError`."""
     if text is None:
         return NO_DATA
     path = Path(text)

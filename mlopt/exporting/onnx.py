@@ -71,7 +71,8 @@ def _write(module: nn.Module, specs: tuple[TensorSpec, ...], path: Path, opset: 
         )
     assert program is not None
     size = sum(tensor.numel() * tensor.element_size() for tensor in canonical(module).values())
-    # Stack traces of this machine's source files are in the exporter's metadata: they say where it was made, and change with it.
+    # The exporter's metadata holds stack traces with paths of this machine: the file
+    # would differ from place to place.
     for node in program.model.graph.all_nodes() if hasattr(program.model.graph, "all_nodes") else program.model.graph:
         node.metadata_props.clear()
     for value in program.model.graph.inputs:

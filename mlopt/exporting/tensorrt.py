@@ -26,8 +26,9 @@ class EngineBuild:
 def build_engine(onnx: Artifact, flavour: str, path: Path, max_batch: int, timeout_s: float) -> EngineBuild:
     """Build an engine from an ONNX artifact.
 
-    `flavour`: `rtx` or `tensorrt`. `max_batch`: the largest size of a dynamic dimension. Raises `BackendMissing`, and
-    `PassFailed` when the builder refuses the graph, crashes, or takes longer than `timeout_s`.
+    `flavour`: `rtx` or `tensorrt`. `max_batch`: the largest size of a dynamic
+    dimension. Raises `BackendMissing`, and `PassFailed` when the builder refuses the
+    graph, crashes, or takes longer than `timeout_s`.
     """
     package, install = PACKAGES[flavour]
     if find_spec(package) is None:

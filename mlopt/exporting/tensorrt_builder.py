@@ -21,7 +21,8 @@ Profile = dict[str, list[list[int]]]
 
 @dataclass(frozen=True)
 class EngineJob:
-    """What to build: with which package (`tensorrt` or `tensorrt_rtx`), from which file, into which."""
+    """What to build: with which package (`tensorrt` or `tensorrt_rtx`), from which
+    file, into which."""
 
     package: str
     onnx: Path
@@ -39,7 +40,8 @@ class EngineJob:
 
 @dataclass(frozen=True)
 class EngineAnswer:
-    """What became of it. `version`: of the package; `error`: why there is no engine, or empty."""
+    """What became of it. `version`: of the package; `error`: why there is no engine, or
+    empty."""
 
     version: str = ""
     bytes: int = 0

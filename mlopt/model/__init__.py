@@ -1,1 +1,2 @@
-"""How a model gets in and out: safe loading, inputs, capture, counting, the pickle-free bundle."""
+"""How a model comes in and goes out: safe loading, its inputs, its graph, and the
+bundle, a directory without pickle."""

@@ -1,4 +1,5 @@
-"""What may be built from a model file: the allow-list. Every family of names is argued for in `docs/security.md`."""
+"""What may be built from a model file: the allow-list. `docs/security.md` gives the
+reason for every group of names."""
 
 from __future__ import annotations
 
@@ -15,14 +16,16 @@ from mlopt.model.replacements import MOVED
 from mlopt.model.trust import Trust
 
 MODULE_PREFIXES = ("torch.nn.", "torchvision.models.", "torchvision.ops.", *MOVED, "mlopt.model.replacements.")
-"""Where `nn.Module` subclasses are accepted without asking: they are only rebuilt from plain attributes, never constructed."""
+"""Where `nn.Module` subclasses are accepted without asking: they are only rebuilt from
+plain attributes, never constructed."""
 
 FUNCTIONS = frozenset(
     f"{module}.{name}"
     for module in ("torch.nn.functional", "torch._C._nn", "torch", "torch._C._VariableFunctions")
     for name in ("relu", "gelu", "silu", "elu", "leaky_relu", "tanh", "sigmoid", "softmax", "log_softmax", "hardswish", "mish", "selu", "relu6")
 )
-"""Activations that transformer layers keep as an attribute. They are referred to, never called, while a file is read."""
+"""Activations that transformer layers keep as an attribute. They are referred to, never
+called, while a file is read."""
 
 VALUES = frozenset(
     {
@@ -53,7 +56,8 @@ VALUES = frozenset(
         "torch.serialization._get_layout",
     }
 )
-"""Plain values and tensors, each built by a branch of ours in `build.py` and not by calling the name."""
+"""Plain values and tensors, each built by a branch of ours in `build.py` and not by
+calling the name."""
 
 
 def is_dtype(full: str) -> bool:
@@ -69,17 +73,20 @@ def is_storage(full: str) -> bool:
 
 
 def is_harmless(full: str) -> bool:
-    """Whether a global is a plain value, a dtype, a storage or an activation: harmless in any file."""
+    """Whether a global is a plain value, a dtype, a storage or an activation: harmless
+    in any file."""
     return full in VALUES or full in FUNCTIONS or is_dtype(full) or is_storage(full)
 
 
 def allowed(full: str, trust: Trust) -> bool:
-    """Whether this global may be used. Imports nothing that the name alone does not allow."""
+    """Whether this global may be used. Imports nothing that the name alone does not
+    allow."""
     return is_harmless(full) or full.startswith(MODULE_PREFIXES) or trust.named(full)
 
 
 def narrow_flags(names: list[str]) -> str:
-    """The narrowest flags that would allow these names; a class of a script has no module to be found in, whatever is allowed."""
+    """The narrowest flags that would allow these names. No flag helps with a class of a
+    script: it has no module to be imported from."""
     if any(name.startswith("__main__.") for name in names):
         return "none can: the class was defined in a script; save model.state_dict() and give --arch package.module:factory"
     return " ".join(f"--allow-class {name}" for name in names)
@@ -104,7 +111,8 @@ def resolve(full: str) -> Any:
 
 
 def resolve_class(full: str, trust: Trust) -> Any:
-    """A class to rebuild an object of. Without the user's word, only an `nn.Module` subclass from the accepted packages."""
+    """A class to rebuild an object of: an `nn.Module` subclass, or any class that the
+    user allowed. Raises `UsageError`."""
     value = resolve(full)
     if not trust.named(full) and not (isinstance(value, type) and issubclass(value, nn.Module)):
         raise UsageError(f"'{full}' is not a layer", f"if you trust it: {narrow_flags([full])}")
@@ -112,7 +120,8 @@ def resolve_class(full: str, trust: Trust) -> Any:
 
 
 def resolve_factory(reference: str) -> Any:
-    """`package.module:factory`, with the working directory importable as for `python -m`. Raises `UsageError`."""
+    """`package.module:factory`, with the working directory importable as for `python
+    -m`. Raises `UsageError`."""
     module_name, _, name = reference.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:

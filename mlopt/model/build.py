@@ -16,7 +16,8 @@ from mlopt.model.inert import Document, Inert, Storage
 from mlopt.model.trust import Trust
 
 HOSTILE = frozenset({"os", "posix", "nt", "subprocess", "sys", "builtins", "socket", "shutil", "runpy", "pty", "importlib", "webbrowser", "ctypes"})
-"""Packages whose functions make a pickle an attack; only used to say so, for nothing of them is allowed anyway."""
+"""Packages whose functions make a pickle an attack. Only the hint reads this: nothing
+of them is allowed anyway."""
 
 REFERENCE_ONLY = FUNCTIONS | {"builtins.int", "builtins.float", "builtins.bool", "builtins.str", "builtins.list", "builtins.dict", "builtins.tuple"}
 
@@ -31,52 +32,56 @@ def build(document: Document, trust: Trust, path: str) -> Any:
 
 
 def _advice(refused: list[str]) -> str:
-    """What would allow these names; names that no model needs are called what they are."""
+    """The flags that would allow these names, and a warning where a name is one that
+    only an attack has."""
     flags = f"if you trust them: {narrow_flags(refused)}"
     hostile = [name for name in refused if name.partition(".")[0] in HOSTILE]
     return f"no model needs {hostile[0]}: this is what an attack looks like; {flags}" if hostile else flags
 
 
 class _Builder:
+    """Builds each described value once, so that shared and cyclic references stay
+    shared."""
+
     def __init__(self, document: Document, trust: Trust, path: str) -> None:
         self._document, self._trust, self._path = document, trust, path
         self._memo: dict[int, Any] = {}
         self._storages: dict[str, torch.UntypedStorage] = {}
         self._keep: list[Any] = []
 
-    def value(self, thing: Any) -> Any:
-        """Build one value; shared and cyclic references stay shared."""
-        key = id(thing)
+    def value(self, described: Any) -> Any:
+        """The live value of a description."""
+        key = id(described)
         if key in self._memo:
             return self._memo[key]
-        built = self._make(thing)
+        built = self._make(described)
         self._memo[key] = built
-        self._keep.append(thing)
+        self._keep.append(described)
         return built
 
-    def _make(self, thing: Any) -> Any:
-        if isinstance(thing, Inert):
-            return self._object(thing)
-        if isinstance(thing, type) and issubclass(thing, Inert):
-            return self._reference(f"{thing.module}.{thing.name}")
-        if isinstance(thing, dict):
+    def _make(self, described: Any) -> Any:
+        if isinstance(described, Inert):
+            return self._object(described)
+        if isinstance(described, type) and issubclass(described, Inert):
+            return self._reference(f"{described.module}.{described.name}")
+        if isinstance(described, dict):
             out: dict[Any, Any] = {}
-            self._memo[id(thing)] = out
-            for k, v in thing.items():
+            self._memo[id(described)] = out
+            for k, v in described.items():
                 out[self.value(k)] = self.value(v)
             return out
-        if isinstance(thing, list):
+        if isinstance(described, list):
             items: list[Any] = []
-            self._memo[id(thing)] = items
-            items.extend(self.value(item) for item in thing)
+            self._memo[id(described)] = items
+            items.extend(self.value(item) for item in described)
             return items
-        if isinstance(thing, tuple):
-            return tuple(self.value(item) for item in thing)
-        if isinstance(thing, (set, frozenset)):
-            return type(thing)(self.value(item) for item in thing)
-        if thing is None or isinstance(thing, (bool, int, float, complex, str, bytes, bytearray)):
-            return thing
-        raise self._refuse(f"a {type(thing).__name__} where a plain value was expected")
+        if isinstance(described, tuple):
+            return tuple(self.value(item) for item in described)
+        if isinstance(described, (set, frozenset)):
+            return type(described)(self.value(item) for item in described)
+        if described is None or isinstance(described, (bool, int, float, complex, str, bytes, bytearray)):
+            return described
+        raise self._refuse(f"a {type(described).__name__} where a plain value was expected")
 
     def _reference(self, full: str) -> Any:
         """A global that is only referred to: an activation, a dtype, a class inside `functools.partial`."""
@@ -84,20 +89,20 @@ class _Builder:
             return resolve(full)
         return resolve_class(full, self._trust)
 
-    def _object(self, thing: Inert) -> Any:
-        full = f"{thing.module}.{thing.name}"
-        data = thing.__dict__
+    def _object(self, described: Inert) -> Any:
+        full = f"{described.module}.{described.name}"
+        data = described.__dict__
         args = data["args"]
-        special = getattr(self, "_make_" + thing.name.replace(".", "_"), None)
+        special = getattr(self, "_make_" + described.name.replace(".", "_"), None)
         if special is not None and not self._trust.named(full):
-            return special(thing, args, data)
+            return special(described, args, data)
         if full in FUNCTIONS:
             raise self._refuse(f"a call of {full}")
         kind = resolve_class(full, self._trust)
         if not isinstance(kind, type):
             return kind(*(self.value(arg) for arg in args))  # a function that the user allowed by name
         made = kind.__new__(kind, *(() if issubclass(kind, nn.Module) else [self.value(arg) for arg in args]))
-        self._memo[id(thing)] = made
+        self._memo[id(described)] = made
         state = self.value(data["state"])
         if isinstance(made, nn.Module) and not (isinstance(state, dict) and "_modules" in state):
             raise self._refuse(f"a {full} without the state of a layer")
@@ -118,11 +123,12 @@ class _Builder:
     def _refuse(self, what: str) -> ModelRefused:
         return ModelRefused(f"{self._path} holds {what}", "save the weights with safetensors, or the module with torch.save")
 
-    # One branch for each plain value of the allow-list: nothing that the file says is called.
+    # One method for each plain value of the allow-list: no function that the file names
+    # is called.
 
-    def _make_OrderedDict(self, thing: Inert, args: Any, data: Any) -> Any:
+    def _make_OrderedDict(self, described: Inert, args: Any, data: Any) -> Any:
         out: collections.OrderedDict[Any, Any] = collections.OrderedDict()
-        self._memo[id(thing)] = out
+        self._memo[id(described)] = out
         for pairs in args:
             for key, item in pairs:
                 out[self.value(key)] = self.value(item)
@@ -130,25 +136,25 @@ class _Builder:
             out[self.value(key)] = self.value(item)
         return out  # `_metadata` of a state dict is not needed
 
-    def _make_defaultdict(self, thing: Inert, args: Any, data: Any) -> Any:
-        return dict(self._make_OrderedDict(thing, (), data))
+    def _make_defaultdict(self, described: Inert, args: Any, data: Any) -> Any:
+        return dict(self._make_OrderedDict(described, (), data))
 
-    def _make_set(self, thing: Inert, args: Any, data: Any) -> Any:
+    def _make_set(self, described: Inert, args: Any, data: Any) -> Any:
         return {self.value(item) for item in [*(args[0] if args else []), *data["items"]]}
 
-    def _make_frozenset(self, thing: Inert, args: Any, data: Any) -> Any:
-        return frozenset(self._make_set(thing, args, data))
+    def _make_frozenset(self, described: Inert, args: Any, data: Any) -> Any:
+        return frozenset(self._make_set(described, args, data))
 
-    def _make_slice(self, thing: Inert, args: Any, data: Any) -> Any:
+    def _make_slice(self, described: Inert, args: Any, data: Any) -> Any:
         return slice(*(self.value(arg) for arg in args))
 
-    def _make_complex(self, thing: Inert, args: Any, data: Any) -> Any:
+    def _make_complex(self, described: Inert, args: Any, data: Any) -> Any:
         return complex(*(self.value(arg) for arg in args))
 
-    def _make_bytearray(self, thing: Inert, args: Any, data: Any) -> Any:
+    def _make_bytearray(self, described: Inert, args: Any, data: Any) -> Any:
         raise self._refuse("a bytearray")
 
-    def _make_partial(self, thing: Inert, args: Any, data: Any) -> Any:
+    def _make_partial(self, described: Inert, args: Any, data: Any) -> Any:
         """`functools.partial(layer class or activation, ...)`, as vision transformers keep; inert until somebody calls it."""
         state = self.value(data["state"])
         if not (isinstance(state, tuple) and len(state) >= 3):
@@ -159,19 +165,19 @@ class _Builder:
             raise self._refuse(f"a functools.partial of {function}")
         return functools.partial(function, *(positional or ()), **(named or {}))
 
-    def _make_Size(self, thing: Inert, args: Any, data: Any) -> Any:
+    def _make_Size(self, described: Inert, args: Any, data: Any) -> Any:
         return torch.Size(self.value(args[0]) if args else ())
 
-    def _make_device(self, thing: Inert, args: Any, data: Any) -> Any:
+    def _make_device(self, described: Inert, args: Any, data: Any) -> Any:
         return torch.device(*(self.value(arg) for arg in args))
 
-    def _make__get_layout(self, thing: Inert, args: Any, data: Any) -> Any:
+    def _make__get_layout(self, described: Inert, args: Any, data: Any) -> Any:
         return torch.strided
 
-    def _make__rebuild_tensor(self, thing: Inert, args: Any, data: Any) -> Any:
-        return self._make__rebuild_tensor_v2(thing, (*args, False), data)
+    def _make__rebuild_tensor(self, described: Inert, args: Any, data: Any) -> Any:
+        return self._make__rebuild_tensor_v2(described, (*args, False), data)
 
-    def _make__rebuild_tensor_v2(self, thing: Inert, args: Any, data: Any) -> Any:
+    def _make__rebuild_tensor_v2(self, described: Inert, args: Any, data: Any) -> Any:
         storage, offset, size, stride = args[:4]
         if not isinstance(storage, Storage) or storage.dtype not in inert.DTYPES:
             raise self._refuse("a tensor whose storage is not plain")
@@ -194,7 +200,7 @@ class _Builder:
             raise ModelRefused(f"{self._path}: a tensor of size {size} does not fit its storage: {error}") from error
         return tensor.requires_grad_(bool(args[4])) if len(args) > 4 and tensor.is_floating_point() else tensor
 
-    def _make__rebuild_parameter(self, thing: Inert, args: Any, data: Any) -> Any:
+    def _make__rebuild_parameter(self, described: Inert, args: Any, data: Any) -> Any:
         tensor = self.value(args[0])
         if not isinstance(tensor, torch.Tensor):
             raise self._refuse("a parameter that is not a tensor")

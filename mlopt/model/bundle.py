@@ -40,7 +40,8 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a bundle knows besides its weights: how the dense module is rebuilt, what it takes, and what was cut since."""
+    """What a bundle knows besides its weights: how the dense module is rebuilt, what it
+    takes, and what was cut since."""
 
     origin: Origin
     inputs: tuple[TensorSpec, ...]
@@ -60,7 +61,8 @@ class Bundle:
 
 
 def origin_of(module: nn.Module) -> StructureOrigin | GraphOrigin:
-    """How a live module is rebuilt without a factory: as a graph if it is one, else as the tree of its classes.
+    """How a live module is rebuilt without a factory: as a graph if it is one, else as
+    the tree of its classes.
 
     Raises `PassFailed` for a module that holds what cannot be written as data.
     """
@@ -70,7 +72,8 @@ def origin_of(module: nn.Module) -> StructureOrigin | GraphOrigin:
 
 
 def write(directory: Path, module: nn.Module, bundle: Bundle) -> None:
-    """Write a bundle into an existing directory (stage it: this is not atomic by itself).
+    """Write a bundle into an existing directory (stage it: this is not atomic by
+    itself).
 
     `module` is what `bundle` rebuilds, with the weights to keep.
     """
@@ -134,8 +137,8 @@ def read(directory: Path, trust: Trust) -> tuple[nn.Module, Bundle]:
 
 
 class Sizes(NamedTuple):
-    """`parameters`: how many numbers the parameters hold, shared ones counted once, buffers left out; `bytes`: of the file
-    of weights."""
+    """`parameters`: how many numbers the parameters hold, shared ones counted once,
+    buffers left out; `bytes`: of the file of weights."""
 
     parameters: int
     bytes: int
@@ -144,8 +147,8 @@ class Sizes(NamedTuple):
 def sizes(directory: Path, trust: Trust | None = None) -> Sizes:
     """Count a bundle without loading its weights.
 
-    `trust` is needed only for a bundle of a factory that an mlopt before 0.2 wrote: it does not say which tensors are
-    parameters, and is loaded. Raises `ModelRefused`.
+    `trust` is needed only for a bundle of a factory that an mlopt before 0.2 wrote: it
+    does not say which tensors are parameters, and is loaded. Raises `ModelRefused`.
     """
     path = directory / "weights.safetensors"
     names = _parameter_names(directory)
@@ -162,9 +165,11 @@ def sizes(directory: Path, trust: Trust | None = None) -> Sizes:
 
 
 def _parameter_names(directory: Path) -> frozenset[str] | None:
-    """The names of all parameters, those of the dense module and aliases among them; None where the bundle does not say.
+    """The names of all parameters, those of the dense module and aliases among them;
+    None where the bundle does not say.
 
-    Pruning renames nothing, so a tensor of the pruned module is a parameter when it was one before.
+    Pruning renames nothing, so a tensor of the pruned module is a parameter when it was
+    one before.
     """
     origin = read_head(directory).origin
     if not isinstance(origin, FactoryOrigin):
@@ -174,7 +179,8 @@ def _parameter_names(directory: Path) -> frozenset[str] | None:
 
 
 def _dense(bundle: Bundle, trust: Trust, meta: bool) -> nn.Module:
-    """The module before anything was cut. `meta`: a factory builds it on the meta device, without weights."""
+    """The module before anything was cut. `meta`: a factory builds it on the meta
+    device, without weights."""
     origin = bundle.origin
     if isinstance(origin, GraphOrigin):
         with torch.device("meta"):
@@ -218,5 +224,5 @@ def fill(module: nn.Module, weights: dict[str, torch.Tensor]) -> None:
 
 
 def _whole(module: nn.Module) -> bool:
-    """Whether nothing of the module is left on the meta device, plain tensor attributes included."""
+    """Whether no tensor is left on the meta device, those in plain attributes included."""
     return not any(isinstance(value, torch.Tensor) and value.is_meta for child in module.modules() for value in vars(child).values())

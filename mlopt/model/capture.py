@@ -36,7 +36,8 @@ def user_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def plain_attention() -> Iterator[None]:
-    """Export `nn.MultiheadAttention` as plain operators, not as the fused inference kernel that no rule can read."""
+    """Export `nn.MultiheadAttention` as plain operators, not as the fused inference
+    kernel, for which there is no rule."""
     was = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -59,7 +60,8 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
 
 @contextlib.contextmanager
 def no_cache(module: nn.Module) -> Iterator[None]:
-    """Networks of the transformers library return a cache of keys and values unless told not to; no graph can hold it."""
+    """Networks of the transformers library return a cache of keys and values by
+    default, which no graph can hold: switch it off."""
     configs = {id(config): config for child in module.modules() if (config := getattr(child, "config", None)) is not None}
     caching = [config for config in configs.values() if getattr(config, "use_cache", None) is True]
     for config in caching:
@@ -85,11 +87,11 @@ def capturable(*modules: nn.Module) -> Iterator[None]:
 def batch_is_free(module: nn.Module, inputs: tuple[Any, ...], keep: Callable[[Any], bool]) -> torch.export.ExportedProgram:
     """A capture whose first dimension of every input may be any size, if the model allows. Raises `PassFailed`."""
 
-    def two(x: Any) -> Any:  # a size of one is taken as fixed
+    def at_least_two(x: Any) -> Any:  # torch.export takes a size of one as fixed
         return torch.cat([x, x]) if isinstance(x, torch.Tensor) and x.ndim and x.shape[0] == 1 else x
 
     shapes = tuple({0: torch.export.Dim.AUTO} if isinstance(x, torch.Tensor) and x.ndim else None for x in inputs)
-    return capture(module, tuple(two(x) for x in inputs), keep, shapes)
+    return capture(module, tuple(at_least_two(x) for x in inputs), keep, shapes)
 
 
 SIZES = frozenset({operator.getitem, operator.mul, operator.add, operator.sub, operator.floordiv})

@@ -1,12 +1,15 @@
-"""The source code that a module runs, as one hash: an edited `forward` must not be served what the old one gave.
+"""The source code that a module runs, as one hash: an edited `forward` must not be
+served what the old one gave.
 
-Hashed are the files of the module's own classes, of their base classes, and of the factory, and from each of these every
-file of the same project that it imports, and so on. PyTorch's classes and those of mlopt do not count: their versions are
-known elsewhere.
+Hashed are the files of the module's own classes, of their base classes, and of the
+factory, and from each of these every file of the same project that it imports, and so
+on. PyTorch's classes and those of mlopt do not count: their versions are known
+elsewhere.
 
-Not seen: what is imported by name at run time (`importlib`), files that are read and not imported, compiled extensions,
-methods that were replaced on a live object, and installed packages beyond the files of the classes themselves (a change
-there comes with another version of the package).
+Not seen: what is imported by name at run time (`importlib`), files that are read and
+not imported, compiled extensions, methods that were replaced on a live object, and
+installed packages beyond the files of the classes themselves (a change there comes with
+another version of the package).
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ from mlopt.model.origin import FactoryOrigin, Origin, StructureOrigin, check
 from mlopt.model.trust import Trust
 
 NO_SOURCE = "no source"
-"""Stands for the hash of a class that has no file of Python: one made in a console, or compiled."""
+"""Stands for the hash of a class that has no file of Python: one made in a console, or
+compiled."""
 
 KNOWN_ELSEWHERE = ("torch", "mlopt", "builtins")
 INSTALLED = {"site-packages", "dist-packages"}
@@ -34,7 +38,8 @@ INSTALLED = {"site-packages", "dist-packages"}
 
 @dataclass(frozen=True)
 class _Source:
-    """A file of Python. `name`: of its module; `root`: the directory in which the module's package lies."""
+    """A file of Python. `name`: of its module; `root`: the directory in which the
+    module's package lies."""
 
     name: str
     file: Path
@@ -46,10 +51,12 @@ class _Source:
 
 
 def code_sha256(origin: Origin, trust: Trust) -> str:
-    """The hash of the code that a bundle of this origin runs; the same for all that need no code of their own.
+    """The hash of the code that a bundle of this origin runs; the same for all that
+    need no code of their own.
 
-    Imports what loading the bundle imports, and only if `trust` allows it; calls nothing. Raises `ModelRefused` for what
-    it does not allow, `UsageError` for what does not exist here.
+    Imports what loading the bundle imports, and only if `trust` allows it; calls
+    nothing. Raises `ModelRefused` for what it does not allow, `UsageError` for what
+    does not exist here.
     """
     check(origin, trust, "the bundle")
     found: dict[str, str] = {}
@@ -71,7 +78,8 @@ def _known_elsewhere(name: str) -> bool:
 
 
 def _add(module: str, what: str, found: dict[str, str]) -> None:
-    """Hash the file of an imported module and what it imports of its own project. `what`: how it is named without one."""
+    """Hash the file of an imported module and what it imports of its own project.
+    `what`: how it is named without one."""
     if _known_elsewhere(module):
         return
     source = _imported(module)
@@ -91,12 +99,14 @@ def _add(module: str, what: str, found: dict[str, str]) -> None:
 
 
 def _installed(file: Path) -> bool:
-    """Whether a file belongs to an installed package or to Python itself, and not to the user's project."""
+    """Whether a file belongs to an installed package or to Python itself, and not to
+    the user's project."""
     return bool(INSTALLED & set(file.parts)) or file.is_relative_to(sysconfig.get_paths()["stdlib"])
 
 
 def _imported(module: str) -> _Source | None:
-    """The file of a module that is imported already; None when it has none that is Python."""
+    """The file of a module that is imported already; None when it has none that is
+    Python."""
     file = getattr(sys.modules.get(module) or importlib.import_module(module), "__file__", None)
     if file is None or not file.endswith(".py") or not Path(file).is_file():
         return None
@@ -106,7 +116,8 @@ def _imported(module: str) -> _Source | None:
 
 
 def _in_project(module: str, root: Path) -> _Source | None:
-    """The file of a module below `root`; None when it is not there. Nothing is imported."""
+    """The file of a module below `root`; None when it is not there. Nothing is
+    imported."""
     if _known_elsewhere(module):
         return None
     base = root.joinpath(*module.split("."))
@@ -117,7 +128,8 @@ def _in_project(module: str, root: Path) -> _Source | None:
 
 
 def _imports(source: _Source, data: bytes) -> Iterator[str]:
-    """Every module that a file may import, wherever in it the import stands, each with the packages that it lies in."""
+    """Every module that a file may import, wherever in it the import stands, each with
+    the packages that it lies in."""
     try:
         tree = ast.parse(data)
     except (SyntaxError, ValueError):

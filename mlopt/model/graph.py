@@ -1,7 +1,9 @@
-"""A `torch.fx.GraphModule` as JSON: what a pruning that had to rewrite the captured graph leaves behind.
+"""A `torch.fx.GraphModule` as JSON: how a bundle keeps a module whose graph pruning had
+to rewrite.
 
-Nothing in the file is code. A node may call an ATen operator that works on tensors and plain numbers, arithmetic on sizes, or one of two
-layers (batch norm and dropout). Names are checked, because `torch.fx` writes them into the source of `forward`.
+Nothing in the file is code. A node may call an ATen operator that works on tensors and
+plain numbers, arithmetic on sizes, or one of two layers (batch norm and dropout). Names
+are checked, because `torch.fx` writes them into the source of `forward`.
 """
 
 from __future__ import annotations
@@ -82,7 +84,8 @@ def _function_name(node: Node) -> str:
 
 
 def _encode(value: Any) -> Any:
-    """An argument of a node as JSON: what JSON does not have is an object with its kind as the only key."""
+    """An argument of a node as JSON: what JSON does not have is an object with its kind
+    as the only key."""
     if isinstance(value, Node):
         return {"node": value.name}
     if isinstance(value, tuple):
@@ -112,7 +115,8 @@ def scriptable(module: GraphModule) -> GraphModule:
 
 
 def container(root: nn.Module, path: str) -> nn.Module:
-    """The module at a path, empty ones made on the way."""
+    """The module at a dotted path. Modules that are missing on the way to it are added,
+    empty."""
     for part in path.split(".") if path else []:
         if part not in root._modules:
             root.add_module(part, nn.Module())
@@ -121,8 +125,8 @@ def container(root: nn.Module, path: str) -> nn.Module:
 
 
 def rebuild(data: Json, where: str) -> GraphModule:
-    """The module, its tensors empty. `where`: what messages call the file. Raises `ModelRefused` for anything that is not
-    on the lists above."""
+    """The module, its tensors empty. `where`: what messages call the file. Raises
+    `ModelRefused` for anything that is not on the lists above."""
     try:
         return _Reader(GraphData.from_json(data), where).module()
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:

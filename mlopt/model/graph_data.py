@@ -1,4 +1,5 @@
-"""The graph of a pruned module as it is kept in `model.json`: plain values, checked for their types and for nothing else.
+"""The graph of a pruned module as it is kept in `model.json`: plain values, checked for
+their types and for nothing else.
 
 What a graph may hold is decided where it is built (`graph.rebuild`).
 """
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NodeData:
-    """A node of `torch.fx`. `target`: None where the operation needs none; `args`: None for a placeholder; both encoded
-    by `graph._encode`."""
+    """A node of `torch.fx`. `target`: None where the operation needs none; `args`: None
+    for a placeholder; both encoded by `graph._encode`."""
 
     name: str
     op: str
@@ -34,7 +35,8 @@ class NodeData:
 
 @dataclass(frozen=True)
 class LayerData:
-    """A layer that the graph calls: its class, by name, and the arguments of its constructor."""
+    """A layer that the graph calls: its class, by name, and the arguments of its
+    constructor."""
 
     kind: str
     settings: Mapping[str, object]
@@ -42,7 +44,8 @@ class LayerData:
 
 @dataclass(frozen=True)
 class TensorData:
-    """A tensor by its shape and type. `kind`: `parameter` or `buffer`; `same_as`: the name that an alias first has."""
+    """A tensor by its shape and type. `kind`: `parameter` or `buffer`; `same_as`: the
+    name that an alias first has."""
 
     kind: str
     shape: tuple[int, ...]
@@ -79,7 +82,8 @@ class GraphData:
 
     @classmethod
     def from_json(cls, data: Any) -> GraphData:
-        """The inverse. Raises `KeyError`, `TypeError`, `ValueError` or `AttributeError` for anything else."""
+        """The inverse. Raises `KeyError`, `TypeError`, `ValueError` or `AttributeError`
+        for anything else."""
         nodes = tuple(
             NodeData(str(node["name"]), str(node["op"]), node.get("target"), node.get("args"), node.get("kwargs")) for node in data["nodes"]
         )

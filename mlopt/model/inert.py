@@ -27,7 +27,8 @@ MAX_PICKLE_BYTES = 64 * 1024 * 1024
 
 
 class Inert:
-    """What a call in the pickle becomes: the global, its arguments, and the state that was set on the result."""
+    """The description of one call in a pickle: the global, its arguments, and the state
+    that was set on the result."""
 
     module = ""
     name = ""
@@ -67,7 +68,8 @@ class Storage:
 
 @dataclass
 class Document:
-    """A file that was read but not run."""
+    """The content of a file that was read and not run. `globals`: every name in it, in
+    order."""
 
     root: Any
     globals: list[str]

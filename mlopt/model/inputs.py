@@ -44,7 +44,11 @@ def parse_spec(text: str, position: int = 0) -> TensorSpec:
 
 
 def synthetic(specs: tuple[TensorSpec, ...], dynamic: int = 2, seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """Random inputs: standard normal, or small non-negative integers (0 and 1, which index any table)."""
+    """Random inputs of these specs: standard normal, or the integers 0 and 1, which
+    index any table.
+
+    `dynamic`: the size of every dynamic dimension.
+    """
     generator = torch.Generator().manual_seed(seed)
     out = []
     for spec in specs:
@@ -56,8 +60,9 @@ def synthetic(specs: tuple[TensorSpec, ...], dynamic: int = 2, seed: int = 0) ->
     return tuple(out)
 
 
-def runs(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> str:
-    """Empty when the module accepts these inputs; else the first line of what it raised."""
+def rejection(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> str:
+    """Why the module rejects these inputs: the first line of what it raised; empty when
+    it accepts them."""
     with evaluating(module), torch.no_grad():
         try:
             module(*inputs)
@@ -67,7 +72,7 @@ def runs(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> str:
 
 
 def specs_of_tensors(tensors: Iterable[torch.Tensor]) -> tuple[TensorSpec, ...]:
-    """The signature of example tensors, the batch dimension dynamic."""
+    """The signature of example tensors, whose first dimension becomes a dynamic batch."""
     return tuple(
         TensorSpec("x" if i == 0 else f"x{i}", ("batch", *map(int, tensor.shape[1:])), str(tensor.dtype).removeprefix("torch."))
         for i, tensor in enumerate(tensors)
@@ -76,14 +81,14 @@ def specs_of_tensors(tensors: Iterable[torch.Tensor]) -> tuple[TensorSpec, ...]:
 
 def check_runs(module: nn.Module, specs: tuple[TensorSpec, ...]) -> None:
     """Raises `UsageError` when the model rejects inputs of these specs."""
-    problem = runs(module, synthetic(specs))
+    problem = rejection(module, synthetic(specs))
     if problem:
         shown = " ".join(f"--input {spec}" for spec in specs)
         raise UsageError(f"the model rejects {shown}: {problem}", "give the shape and dtype that it expects")
 
 
 def candidates(module: nn.Module) -> Iterator[tuple[TensorSpec, ...]]:
-    """What the first layers might take, likeliest first."""
+    """Inputs that the first layers might take, the likeliest first."""
     hinted = [int(v) for child in module.modules() for key, v in vars(child).items() if key in HINTS and type(v) is int]
     sizes = list(dict.fromkeys([*hinted, *IMAGE_SIZES]))
     for layer in itertools.islice((m for m in module.modules() if any(True for _ in m.parameters(recurse=False))), 4):
@@ -114,7 +119,7 @@ def infer(module: nn.Module) -> tuple[TensorSpec, ...]:
     """The first candidate that the model accepts at batch 2, its batch left dynamic. Raises `UsageError` showing the flag to type."""
     tried = []
     for specs in candidates(module):
-        problem = runs(module, synthetic(specs))
+        problem = rejection(module, synthetic(specs))
         if not problem:
             return specs
         tried.append(f"{specs[0]}: {problem}")
@@ -123,10 +128,11 @@ def infer(module: nn.Module) -> tuple[TensorSpec, ...]:
 
 
 def dynamic_shapes(specs: tuple[TensorSpec, ...]) -> tuple[dict[int, Any], ...] | None:
-    """torch.export's dynamic shapes: one symbol for each word. None when every dimension is fixed."""
-    words = {dim for spec in specs for dim in spec.dims if isinstance(dim, str)}
-    symbols = {word: torch.export.Dim(word, min=1, max=MAX_DYNAMIC) for word in words}
-    if not words:
+    """`torch.export`'s dynamic shapes: one symbol for each named dimension. None when
+    every dimension is fixed."""
+    names = {dim for spec in specs for dim in spec.dims if isinstance(dim, str)}
+    symbols = {name: torch.export.Dim(name, min=1, max=MAX_DYNAMIC) for name in names}
+    if not names:
         return None
     return tuple({i: symbols[dim] for i, dim in enumerate(spec.dims) if isinstance(dim, str)} for spec in specs)
 

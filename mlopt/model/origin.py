@@ -1,4 +1,5 @@
-"""How a bundle's dense module is rebuilt: by calling a factory, from the tree of its classes, or from its graph."""
+"""How a bundle's dense module is rebuilt: by calling a factory, from the tree of its
+classes, or from its graph."""
 
 from __future__ import annotations
 
@@ -10,13 +11,14 @@ from mlopt.artifact import Json
 from mlopt.errors import ModelRefused
 from mlopt.model import structure
 from mlopt.model.graph_data import GraphData
-from mlopt.model.structure import Structure
+from mlopt.model.structure_data import Structure
 from mlopt.model.trust import Trust
 
 
 @dataclass(frozen=True)
 class FactoryOrigin:
-    """`factory` (`package.module:factory`) is called with `arguments`, which are plain JSON values."""
+    """`factory` (`package.module:factory`) is called with `arguments`, which are plain
+    JSON values."""
 
     factory: str
     arguments: Mapping[str, object] = field(default_factory=dict)
@@ -53,7 +55,8 @@ Origin = FactoryOrigin | StructureOrigin | GraphOrigin
 
 
 def from_json(head: Any) -> Origin:
-    """The origin that a `model.json` names. Imports nothing. Raises `KeyError` and the like for one that names none."""
+    """The origin that a `model.json` names. Imports nothing. Raises `KeyError` and the
+    like for one that names none."""
     if "factory" in head:
         return FactoryOrigin(str(head["factory"]), dict(head.get("arguments", {})))
     if "structure" in head:
@@ -62,7 +65,8 @@ def from_json(head: Any) -> Origin:
 
 
 def check(origin: Origin, trust: Trust, where: str) -> None:
-    """Refuse code that nobody allowed, before any of it is imported. `where`: what the message calls the bundle.
+    """Refuse code that nobody allowed, before any of it is imported. `where`: what the
+    message calls the bundle.
 
     Raises `ModelRefused` with the flags that would allow it.
     """
@@ -75,7 +79,8 @@ def check(origin: Origin, trust: Trust, where: str) -> None:
 
 
 def parameter_names(origin: Origin) -> frozenset[str] | None:
-    """Every name that a parameter has in the dense module, aliases included; None where only the factory knows."""
+    """Every name that a parameter has in the dense module, aliases included; None where
+    only the factory knows."""
     if isinstance(origin, StructureOrigin):
         return origin.structure.parameter_names()
     if isinstance(origin, GraphOrigin):

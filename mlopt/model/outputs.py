@@ -10,7 +10,7 @@ from mlopt.errors import DataError
 
 
 def first_tensors(output: Any) -> list[torch.Tensor]:
-    """All floating tensors of a nested output, in order."""
+    """All floating-point tensors of a nested output, in order."""
     if isinstance(output, torch.Tensor):
         return [output] if output.is_floating_point() else []
     if isinstance(output, dict):
@@ -21,7 +21,11 @@ def first_tensors(output: Any) -> list[torch.Tensor]:
 
 
 def logits_of(output: Any) -> torch.Tensor:
-    """The first tensor of whatever a model returns."""
+    """The tensor that a loss or a metric reads: `logits` where the output has them,
+    else its first tensor.
+
+    Raises `DataError` for an output without tensors.
+    """
     while not isinstance(output, torch.Tensor):
         if isinstance(output, dict):
             output = output.get("logits", next(iter(output.values())))

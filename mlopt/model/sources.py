@@ -146,8 +146,8 @@ def _state_dict(path: Path, weights: dict[str, torch.Tensor], trust: Trust) -> S
 
 
 def adopt(module: nn.Module, factory: str | None = None, arguments: Mapping[str, object] | None = None) -> Source:
-    """A live module, for the Python interface: its structure is written down so that a bundle can be made of it, or the
-    factory that builds it."""
+    """A live module, for the Python interface: its structure is written down so that a
+    bundle can be made of it, or the factory that builds it."""
     origin: Origin = FactoryOrigin(factory, arguments or {}) if factory else bundles.origin_of(module)
     return Source("module", _module_sha256(module, origin), Format.MODULE, module, Bundle(origin, ()))
 

@@ -1,7 +1,9 @@
-"""The cut as data, and how it is made.
+"""What pruning cuts out of a module, as data, and how that is applied.
 
-A `Surgery` says for each weight which indices stay, for each attribute its old and new value, and for each replaced module the class that
-takes over. It is JSON, it is what a bundle stores, and `apply` replays it on a live module or on one whose tensors are on the meta device.
+A `Surgery` says for each weight which indices stay, for each attribute its old and new
+value, and for each replaced module the class that takes over. It is JSON, it is what a
+bundle stores, and `apply` replays it on a live module or on one whose tensors are on
+the meta device.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class Surgery:
         return asdict(self)
 
     def set(self, path: str, name: str, old: Any, new: Any) -> None:
-        """Record an attribute change, if it is one."""
+        """Note that an attribute changes; nothing is noted when it does not."""
         if old != new:
             self.attributes.setdefault(path, {})[name] = [old, new]
 

@@ -1,4 +1,5 @@
-"""The tensors that a module holds: where each lives, under which name, and how one takes another's place."""
+"""The tensors that a module holds: where each is registered, under which names, and how
+one is replaced by another."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from torch import nn
 
 
 def holders(module: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, torch.Tensor]]:
-    """Every parameter and buffer with the dict that holds it: (full name, dict, key, tensor); aliases included."""
+    """Every parameter and buffer with the table that holds it: (full name, table, key,
+    tensor). Aliases are included, each under its own name."""
     for path, child in module.named_modules(remove_duplicate=False):
         for table in (child._parameters, child._buffers):
             for key, tensor in table.items():
@@ -19,7 +21,8 @@ def holders(module: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, torch
 
 
 def canonical(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Every distinct parameter and buffer under its first name."""
+    """Every distinct parameter and buffer under the first of its names: what a bundle
+    stores."""
     seen: set[int] = set()
     out = {}
     for name, _, _, tensor in holders(module):
@@ -30,12 +33,14 @@ def canonical(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def in_place_of(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """`new` as what `old` was: a parameter with the same need of a gradient, or a plain tensor."""
+    """`new` as the kind of tensor that `old` was: a parameter (with
+    `old.requires_grad`), or a plain tensor."""
     return nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
 
 
 def relink(module: nn.Module) -> None:
-    """Recurrent layers keep a second list of their parameters: make it again after tensors were replaced."""
+    """Recurrent layers keep a second list of their parameters: make it again once
+    tensors were replaced."""
     for child in module.modules():
         if isinstance(child, nn.RNNBase):
             child._init_flat_weights()

@@ -1,4 +1,5 @@
-"""What the user has allowed, by name. Imports no torch: the process that only runs an ONNX file reads it too."""
+"""What the user has allowed, by name. Imports no torch: the process that only runs an
+ONNX file reads it too."""
 
 from __future__ import annotations
 
@@ -10,8 +11,9 @@ from dataclasses import dataclass, field, replace
 class Trust:
     """What may be built, imported and called while a model is loaded.
 
-    `arch`: the factory (`package.module:factory`) that builds the network, and `arch_args` its keyword arguments (plain JSON values).
-    `allow_class`: classes by full name, or `package.module.*`. `trust_code`: everything.
+    `arch`: the factory (`package.module:factory`) that builds the network, and
+    `arch_args` its keyword arguments (plain JSON values). `allow_class`: classes by
+    full name, or `package.module.*`. `trust_code`: everything.
     """
 
     arch: str | None = None
@@ -24,7 +26,8 @@ class Trust:
         return self.trust_code or any(full == entry or (entry.endswith(".*") and full.startswith(entry[:-1])) for entry in self.allow_class)
 
     def for_model(self, text: str) -> Trust:
-        """The same for a MODEL argument: a factory that is given as the model is allowed by that."""
+        """The same for a MODEL argument: a factory that is given as the model is
+        allowed by that."""
         return replace(self, arch=text) if is_factory(text) else self
 
 

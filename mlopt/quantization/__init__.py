@@ -1,1 +1,1 @@
-"""Precision: a scheme is data, and the target decides it."""
+"""Lower precision for ONNX files. A scheme is data, and the target decides which one."""

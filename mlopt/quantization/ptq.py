@@ -43,7 +43,8 @@ class CalibrationReader:
 
 @dataclass(frozen=True)
 class Int8Graph:
-    """What was written: the scheme in words, the calibration, and how many samples it saw."""
+    """What was written: the scheme in words, the calibration, and how many samples it
+    saw."""
 
     scheme: str
     calibration: str
@@ -60,10 +61,12 @@ class Fp16Graph:
 def quantize_int8(source: Path, out: Path, target: str, method: str, inputs: list[NDArray[Any]], batch: int | None) -> Int8Graph:
     """Write an INT8 Q/DQ copy of an ONNX file.
 
-    `target`: `cpu` or `tensorrt`; `method`: `minmax`, `percentile` or `entropy`. `inputs`: one array of calibration
-    samples for each input of the graph, samples first; `batch`: the graph's fixed batch, None when dynamic.
+    `target`: `cpu` or `tensorrt`; `method`: `minmax`, `percentile` or `entropy`.
+    `inputs`: one array of calibration samples for each input of the graph, samples
+    first; `batch`: the graph's fixed batch, None when dynamic.
 
-    Raises `BackendMissing`, and `PassFailed` when there is nothing to quantize or ONNX Runtime cannot.
+    Raises `BackendMissing`, and `PassFailed` when there is nothing to quantize or ONNX
+    Runtime cannot.
     """
     try:
         import onnx
@@ -106,7 +109,8 @@ def quantize_int8(source: Path, out: Path, target: str, method: str, inputs: lis
 def to_fp16(source: Path, out: Path) -> Fp16Graph:
     """Write a half-precision copy of an ONNX file; inputs and outputs stay float32.
 
-    Raises `BackendMissing`, and `PassFailed` for a graph that cannot be converted or weights that overflow.
+    Raises `BackendMissing`, and `PassFailed` for a graph that cannot be converted or
+    weights that overflow.
     """
     try:
         import onnx

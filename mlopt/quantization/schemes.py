@@ -1,5 +1,5 @@
-"""Which INT8 graph each target runs fast. Where Q and DQ nodes stand decides the speed, up to eight-fold; one file cannot
-serve both targets."""
+"""Which INT8 graph each target runs fast. Where Q and DQ nodes stand decides the speed,
+up to eight-fold; one file cannot serve both targets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class Scheme:
 
 
 CPU = Scheme("QUInt8", "QInt8", True, (), {})
-"""ONNX Runtime's CPU kernels: unsigned activations, signed weights with a scale for each channel."""
+"""ONNX Runtime's CPU kernels: unsigned activations, signed weights with a scale for
+each channel."""
 
 CPU_TRANSFORMER = Scheme("QUInt8", "QInt8", True, MATRIX, {})
 """The same, on the matrix products alone: residual sums, normalisations and softmax in int8 cost a transformer most of its signal

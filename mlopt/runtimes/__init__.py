@@ -1,1 +1,2 @@
-"""`open_runtime(...)` gives a callable for any artifact; `remote.Worker` gives the same in a process of its own."""
+"""Running artifacts: `opening.open_runtime` in this process, `remote.Worker` in one of
+its own."""

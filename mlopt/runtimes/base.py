@@ -24,9 +24,10 @@ Call = Callable[[], Any]
 class OpenOptions:
     """What to load, and how it shall run.
 
-    `path`: a file, or the directory of a bundle. `device`: `cpu` or `cuda`. `precision`: what the artifact was made
-    for (`fp32`, `fp16`, `int8`, ...). `trust`: what a bundle may import; nothing but stock layers when None.
-    `cuda_graph`: whether calls will be captured as a CUDA graph.
+    `path`: a file, or the directory of a bundle. `device`: `cpu` or `cuda`.
+    `precision`: what the artifact was made for (`fp32`, `fp16`, `int8`, ...). `trust`:
+    what a bundle may import; nothing but stock layers when None. `cuda_graph`: whether
+    calls will be captured as a CUDA graph.
     """
 
     path: Path
@@ -38,10 +39,11 @@ class OpenOptions:
 
 
 class Runtime(Protocol):
-    """A loaded artifact, made from `OpenOptions`. Inputs and outputs are positional NumPy arrays on the host.
+    """A loaded artifact, made from `OpenOptions`. Inputs and outputs are positional
+    NumPy arrays on the host.
 
-    `device` is where it really runs, `provider` what of the runtime does the work, `precision` that of the weights (None
-    where the runtime does not say).
+    `device` is where it really runs, `provider` what of the runtime does the work,
+    `precision` that of the weights (None where the runtime does not say).
     """
 
     name: str
@@ -56,14 +58,16 @@ class Runtime(Protocol):
     def bind(self, inputs: Arrays, copies: bool, graph: bool) -> Call:
         """A call on these inputs with as little around it as the runtime allows.
 
-        `copies`: arrays go from the host to the device and outputs back within the call; else inputs lie on the device
-        before it and outputs stay there. `graph`: capture the call once as a CUDA graph and replay it. Raises
-        `UsageError` for what this runtime cannot do.
+        `copies`: arrays go from the host to the device and outputs back within the
+        call; else inputs lie on the device before it and outputs stay there. `graph`:
+        capture the call once as a CUDA graph and replay it. Raises `UsageError` for
+        what this runtime cannot do.
         """
         ...
 
     def profile(self, inputs: Arrays, calls: int) -> list[Operator]:
-        """Where the time goes, the slowest operator first; seconds a call, the mean of `calls`."""
+        """Where the time goes, the slowest operator first; seconds a call, the mean of
+        `calls`."""
         ...
 
 

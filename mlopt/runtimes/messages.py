@@ -1,7 +1,8 @@
-"""What a worker and its parent say to each other: typed values here, one line of JSON each on the pipe.
+"""What a worker and its parent say to each other: typed values here, one line of JSON
+each on the pipe.
 
-Requests are named for what is to be done, answers for what was. Imports neither torch nor pydantic: both would be in the
-memory that is measured of a worker.
+Requests are named for what is to be done, answers for what was. Imports neither torch
+nor pydantic: both would be in the memory that is measured of a worker.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OpenJob:
-    """Load an artifact. `opener`: see `opening.open_runtime`. `pin`: keep to as many cores as threads. Answer: `Opened`."""
+    """Load an artifact. `opener`: see `opening.open_runtime`. `pin`: keep to as many
+    cores as threads. Answer: `Opened`."""
 
     opener: str
     options: OpenOptions
@@ -31,8 +33,8 @@ class OpenJob:
 
 @dataclass(frozen=True)
 class RunJob:
-    """Run on the inputs in one file of `write_sets` and write the outputs to another, at most `chunk` samples a call
-    (None: all at once). Answer: `Done`."""
+    """Run on the inputs in one file of `write_sets` and write the outputs to another,
+    at most `chunk` samples a call (None: all at once). Answer: `Done`."""
 
     inputs: Path
     outputs: Path
@@ -41,8 +43,9 @@ class RunJob:
 
 @dataclass(frozen=True)
 class PrepareJob:
-    """Bind the input sets of a file, which later blocks take in turn. `copies`: `in` or `out` of the time; `flush`: write
-    over the caches before every call. Answer: `Ready`."""
+    """Bind the input sets of a file, which later blocks take in turn. `copies`: `in` or
+    `out` of the time; `flush`: write over the caches before every call. Answer:
+    `Ready`."""
 
     inputs: Path
     copies: str = "in"
@@ -79,8 +82,8 @@ class UsageJob:
 
 @dataclass(frozen=True)
 class Opened:
-    """The artifact is loaded. `runtime`, `device`, `provider`, `precision`: what really runs; `cores`: those it keeps to,
-    empty when it is not pinned."""
+    """The artifact is loaded. `runtime`, `device`, `provider`, `precision`: what really
+    runs; `cores`: those it keeps to, empty when it is not pinned."""
 
     runtime: str
     device: str
@@ -97,7 +100,8 @@ class Done:
 
 @dataclass(frozen=True)
 class Ready:
-    """Inputs are bound. `first_s`: seconds of the very first call; `clock`: `host` or `cuda events`."""
+    """Inputs are bound. `first_s`: seconds of the very first call; `clock`: `host` or
+    `cuda events`."""
 
     first_s: float
     clock: str
@@ -127,8 +131,8 @@ class Profiled:
 
 @dataclass(frozen=True)
 class Usage:
-    """Largest memory of the process and of its device, in bytes (None where nobody counts it), and how often the system
-    took the core away."""
+    """Largest memory of the process and of its device, in bytes (None where nobody
+    counts it), and how often the system took the core away."""
 
     peak_rss_bytes: int
     peak_device_bytes: int | None
@@ -137,7 +141,8 @@ class Usage:
 
 @dataclass(frozen=True)
 class Refused:
-    """The request failed. `exit_code`: that of the `MloptError`, 0 for an error of a library."""
+    """The request failed. `exit_code`: that of the `MloptError`, 0 for an error of a
+    library."""
 
     error: str
     hint: str = ""

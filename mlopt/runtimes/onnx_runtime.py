@@ -108,10 +108,12 @@ PRECISIONS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "i
 
 
 def operators_of(events: list[Any], calls: int) -> list[Operator]:
-    """The operators in ONNX Runtime's trace: the mean of the last `calls` runs of each node, the slowest node first.
+    """The operators in ONNX Runtime's trace: the mean of the last `calls` runs of each
+    node, the slowest node first.
 
-    A node's precision is the narrowest type among its inputs that have one: an integer convolution also takes float
-    scales. `events`: Chrome's trace format, as ONNX Runtime writes it.
+    A node's precision is the narrowest type among its inputs that have one: an integer
+    convolution also takes float scales. `events`: Chrome's trace format, as ONNX
+    Runtime writes it.
     """
     from mlopt.records.bench import Operator
 
@@ -152,7 +154,8 @@ class MatrixOperators:
 
 
 def count_matrix_operators(path: Path, scratch: Path) -> MatrixOperators:
-    """What ONNX Runtime makes of a quantized file on a CPU, counted in its own optimised graph, which it writes to `scratch`."""
+    """What ONNX Runtime makes of a quantized file on a CPU, counted in its own
+    optimised graph, which it writes to `scratch`."""
     import onnx
 
     options, _ = session_options(1, "int8")

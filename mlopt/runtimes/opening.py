@@ -11,7 +11,8 @@ from mlopt.runtimes.base import OpenOptions, Runtime
 
 
 def opener_of(format: str) -> str:
-    """The `module:callable` that opens artifacts of this format. Raises `UsageError` for one that mlopt cannot run."""
+    """The `module:callable` that opens artifacts of this format. Raises `UsageError`
+    for one that mlopt cannot run."""
     backend = backend_for(format)
     if not backend.can_run:
         raise UsageError(backend.why_not, f"measure it with the tools of {backend.title}")
@@ -21,12 +22,14 @@ def opener_of(format: str) -> str:
 def open_runtime(opener: str, options: OpenOptions) -> Runtime:
     """Load an artifact that mlopt made, or that the user trusts.
 
-    `opener`: `module:callable`, from the catalog of this process or of the one that started it. It names code to be
-    imported and called, so it must never be read from a file of the user.
+    `opener`: `module:callable`, from the catalog of this process or of the one that
+    started it. It names code to be imported and called, so it must never be read from a
+    file of the user.
 
-    Raises `BackendMissing` when the runtime is not installed, and `UsageError` when the opener does not exist, when the
-    file cannot be loaded, and when it runs on another device than was asked for: a figure of the CPU must not stand in
-    the place of one of a GPU.
+    Raises `BackendMissing` when the runtime is not installed, and `UsageError` when the
+    opener does not exist, when the file cannot be loaded, and when it runs on another
+    device than was asked for: a figure of the CPU must not stand in the place of one of
+    a GPU.
     """
     runtime = _callable(opener)(options)
     if runtime.device != options.device:

@@ -1,6 +1,8 @@
-"""A runtime in a process of its own: a crash is one failed artifact, memory is its own, and nothing else runs in it.
+"""A runtime in a process of its own: a crash is one failed artifact, memory is its own,
+and nothing else runs in it.
 
-Parent and worker send each other lines of JSON (`messages.py`) over pipes; arrays go through .npz files in a scratch directory.
+Parent and worker send each other lines of JSON (`messages.py`) over pipes; arrays go
+through .npz files in a scratch directory.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ from mlopt.runtimes.messages import (
 from mlopt.runtimes.opening import opener_of
 from mlopt.runtimes.timing import Slowdown
 from mlopt.runtimes.worker import write_sets
-from mlopt.system.processes import importable
+from mlopt.system.processes import python_path
 
 if TYPE_CHECKING:
     from mlopt.records.bench import Operator
@@ -58,10 +60,11 @@ LEAST_PATIENCE_S, PATIENCE = 30.0, 50
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker loads, and how it shall run: `base.OpenOptions` of an artifact of this `format`.
+    """What a worker loads, and how it shall run: `base.OpenOptions` of an artifact of
+    this `format`.
 
-    `pin`: keep the process on as many cores as it has threads. `slowdown`: a delay around every timed call, by which the
-    gate is tested.
+    `pin`: keep the process on as many cores as it has threads. `slowdown`: a delay
+    around every timed call, by which the gate is tested.
     """
 
     format: str
@@ -83,20 +86,22 @@ class WorkerSpec:
 class Worker:
     """One artifact, loaded in a fresh process. Use as a context manager.
 
-    The process starts, and begins to load, when the object is made; entering it waits until it is ready. So several load
-    side by side. `info` is what it said when it was ready.
+    The process starts, and begins to load, when the object is made; entering it waits
+    until it is ready. So several load side by side. `info` is what it said when it was
+    ready.
     """
 
     info: Opened
 
     def __init__(self, name: str, spec: WorkerSpec) -> None:
-        """`name`: what errors call it. Raises `UsageError` for a format that mlopt cannot run."""
+        """`name`: what errors call it. Raises `UsageError` for a format that mlopt
+        cannot run."""
         job = spec.job()
         self.name = name
         self._scratch = tempfile.TemporaryDirectory(prefix="mlopt-worker-")
         self._log = (Path(self._scratch.name) / "log").open("w+")
         threads = str(spec.threads)
-        environment = {**os.environ, "PYTHONPATH": importable(), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        environment = {**os.environ, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mlopt.runtimes.worker"],
             stdin=subprocess.PIPE,
@@ -172,7 +177,8 @@ class Worker:
             return [archive[f"arr_{i}"] for i in range(len(archive.files))]
 
     def prepare(self, inputs: Path, copies: str = "in", flush: bool = False) -> Ready:
-        """Bind the input sets that `block` times (a file of `write_sets`). `copies`: `in` or `out` of the time."""
+        """Bind the input sets that `block` times (a file of `write_sets`). `copies`:
+        `in` or `out` of the time."""
         ready = self.ask(PrepareJob(inputs, copies, flush, self._graph), Ready)
         self._first_s = ready.first_s
         return ready

@@ -66,7 +66,8 @@ class Torch:
         return graph.replay
 
     def profile(self, inputs: Arrays, calls: int) -> list[Operator]:
-        """torch.profiler's operators by their own time. It does not say in which precision each ran."""
+        """torch.profiler's operators by their own time. It does not say in which
+        precision each ran."""
         from torch.profiler import ProfilerActivity, profile
 
         from mlopt.records.bench import Operator
@@ -93,7 +94,8 @@ def precision_of(module: Any) -> str | None:
 
 
 class Eager(Torch):
-    """The module as PyTorch runs it, from its bundle. Raises `ModelRefused` for classes that nobody allowed."""
+    """The module as PyTorch runs it, from its bundle. Raises `ModelRefused` for classes
+    that nobody allowed."""
 
     def __init__(self, options: OpenOptions) -> None:
         module, _ = bundle.read(options.path, options.trust or Trust())
@@ -113,7 +115,8 @@ class TorchScript(Torch):
 
 
 class Aoti(Torch):
-    """An AOTInductor package that mlopt wrote: for the CPU, whatever device is asked for."""
+    """An AOTInductor package that mlopt wrote: for the CPU, whatever device is asked
+    for."""
 
     precision = None  # its weights lie inside a compiled library
 

@@ -71,7 +71,8 @@ class Session:
     timer: Timer
     slowdown: Slowdown | None
     at = 0
-    """How many calls were timed so far: where the next block begins in the rotation of input sets."""
+    """How many calls were timed so far: where the next block begins in the rotation of
+    input sets."""
 
     def answer(self, request: Request) -> Answer:
         """Do what is asked. Raises what the runtime raises."""

@@ -1,4 +1,5 @@
-"""Writing that survives a crash: a file or a directory is replaced whole or not at all. And a full disk, in words."""
+"""Writing that survives a crash: a file or a directory is replaced as a whole or not at
+all. And errors of the disk as errors of ours."""
 
 from __future__ import annotations
 
@@ -68,18 +69,20 @@ def publish_dir(source: Path, target: Path) -> None:
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DISK = _FULL | {errno.EROFS, errno.EACCES}
-_WORDS = {"No space left on device": errno.ENOSPC, "File too large": errno.EFBIG, "Read-only file system": errno.EROFS}
-_WORDS["PytorchStreamWriter failed writing"] = errno.ENOSPC  # torch keeps the reason to itself
+_MESSAGES = {"No space left on device": errno.ENOSPC, "File too large": errno.EFBIG, "Read-only file system": errno.EROFS}
+_MESSAGES["PytorchStreamWriter failed writing"] = errno.ENOSPC  # torch keeps the reason to itself
 
 
 def disk_errno(error: BaseException | None) -> int | None:
-    """The errno of a disk that would not take more, wherever in the chain of causes a library hid it."""
+    """The errno of a disk that is full or cannot be written, anywhere in the chain of
+    causes; None when it was something else. Libraries wrap it in errors of their own.
+    """
     while error is not None:
         if isinstance(error, OSError) and error.errno in _DISK:
             return error.errno
         text = str(error)
         found = re.search(r"os error (\d+)", text)
-        number = int(found.group(1)) if found else next((number for words, number in _WORDS.items() if words in text), None)
+        number = int(found.group(1)) if found else next((number for words, number in _MESSAGES.items() if words in text), None)
         if number in _DISK:
             return number
         error = error.__cause__
@@ -87,7 +90,8 @@ def disk_errno(error: BaseException | None) -> int | None:
 
 
 def explain_os_error(error: OSError, path: Path) -> UsageError:
-    """A full, read-only or missing disk, in words. Nothing that was published is lost."""
+    """Our error for a disk that is full, read-only or missing. `path`: what was
+    written. Nothing that was published is lost."""
     if error.errno in _FULL:
         return UsageError(f"no space left while writing below {path}", "free some space, or choose another -o; finished passes are kept")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):

@@ -1,4 +1,5 @@
-"""Child processes: what they can import, that they find room, and that they do not outlive their parent. And how this one is stopped."""
+"""Child processes: what they can import, the memory that they find, and that they end
+with their parent. And how this process is stopped."""
 
 from __future__ import annotations
 
@@ -15,8 +16,9 @@ from mlopt.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, Interrupted
 _PR_SET_PDEATHSIG = 1
 
 
-def importable() -> str:
-    """A PYTHONPATH with which a child can import what this process can: a user's class may lie beside his script."""
+def python_path() -> str:
+    """A PYTHONPATH with which a child can import what this process can: a user's class
+    may lie beside the script."""
     return os.pathsep.join(path or os.getcwd() for path in sys.path)
 
 
@@ -28,7 +30,7 @@ def release_memory() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-_asked: list[int] = []
+_signals: list[int] = []
 
 
 def stop_on_signals() -> None:
@@ -37,7 +39,7 @@ def stop_on_signals() -> None:
     """
 
     def stop(number: int, frame: Any) -> None:
-        _asked.append(EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED)
+        _signals.append(EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_TERMINATED)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise Interrupted(EXIT_TERMINATED)
@@ -48,8 +50,8 @@ def stop_on_signals() -> None:
 
 def check_stop() -> None:
     """Raises `Interrupted` when a signal has asked for it."""
-    if _asked:
-        raise Interrupted(_asked[0])
+    if _signals:
+        raise Interrupted(_signals[0])
 
 
 def die_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""Libraries that talk while they work."""
+"""Silence for libraries that print while they work."""
 
 from __future__ import annotations
 

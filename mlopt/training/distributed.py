@@ -1,7 +1,9 @@
 """DistributedDataParallel in child processes of our own: gloo on the CPU, NCCL on CUDA.
 
-The parent writes a job file and starts `python -m mlopt.training.distributed JOB RANK` N times. Processes meet through a file, not a port, so
-nothing races for one. If one dies the others are ended, and its last words are in the error. Children die with the parent.
+The parent writes a job file and starts `python -m mlopt.training.distributed JOB RANK`
+N times. The processes find each other through a file, not a port, which another program
+could take first. If one dies the others are ended, and the end of its log is in the
+error. Children die with the parent.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import IO, TypeVar
 from mlopt.errors import DataError, MloptError, PassFailed
 from mlopt.model.trust import Trust
 from mlopt.records.edge import from_json, read_json, to_json, write_json
-from mlopt.system.processes import die_with_parent, importable
+from mlopt.system.processes import die_with_parent, python_path
 from mlopt.training.loop import Fit, Progress, Trainer
 
 TIMEOUT_S = 600.0
@@ -28,8 +30,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What each process trains. `bundle`: the module; `teacher`: the bundle to distill from; `data`: as `--data`, since
-    every process loads it itself; `threads`: of each process; `out`: where rank 0 writes the trained weights."""
+    """What each process trains. `bundle`: the module; `teacher`: the bundle to distill
+    from; `data`: as `--data`, since every process loads it itself; `threads`: of each
+    process; `out`: where rank 0 writes the trained weights."""
 
     bundle: Path
     teacher: Path
@@ -44,8 +47,8 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class _Group:
-    """A job with what its processes need to find each other. `rendezvous`: the file they meet at; `report`: where rank 0
-    says what was done."""
+    """A job with what its processes need to find each other. `rendezvous`: the file
+    they meet at; `report`: where rank 0 says what was done."""
 
     job: TrainJob
     size: int
@@ -62,10 +65,11 @@ class _Report:
 
 
 def train_in_processes(job: TrainJob, nproc: int, progress: Progress) -> Fit:
-    """Run a training job on `nproc` processes; the trained weights are in `job.out` afterwards.
+    """Run a training job on `nproc` processes; the trained weights are in `job.out`
+    afterwards.
 
-    Raises `PassFailed` with the last words of the process that failed, `DataError` when what it said is that the data
-    does not fit.
+    Raises `PassFailed` with the last words of the process that failed, `DataError` when
+    what it said is that the data does not fit.
     """
     with tempfile.TemporaryDirectory(prefix="mlopt-ddp-") as scratch:
         place = Path(scratch)
@@ -73,7 +77,7 @@ def train_in_processes(job: TrainJob, nproc: int, progress: Progress) -> Fit:
         write_json(place / "job.json", to_json(_Group(job, nproc, place / "store", report)))
         environment = {
             **os.environ,
-            "PYTHONPATH": importable(),
+            "PYTHONPATH": python_path(),
             "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
             "OMP_NUM_THREADS": str(job.threads),
         }
@@ -104,7 +108,7 @@ def _wait(children: Sequence[subprocess.Popen[bytes]], logs: Sequence[IO[str]]) 
     """Until all are done; the first failure raises with the end of that process's log."""
     while True:
         codes = [child.poll() for child in children]
-        # One that ended with words of ours comes first: the others only lost their partner.
+        # The process that refused its data comes first: the others only lost a partner.
         failed = sorted((code != DataError.exit_code, rank, code) for rank, code in enumerate(codes) if code)
         for _, rank, code in failed:
             logs[rank].seek(0)

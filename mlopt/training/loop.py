@@ -1,4 +1,5 @@
-"""The loop. It knows nothing of pruning or teachers: the objective is an argument, and so is the group of processes."""
+"""The training loop. It knows nothing of teachers: the objective is an argument, and so
+is the group of processes."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Fit:
-    """What training did. `steps`: of the optimizer; `losses`: mean loss of each epoch; `seconds`: in all."""
+    """What training did. `steps`: of the optimizer; `losses`: mean loss of each epoch;
+    `seconds`: in all."""
 
     steps: int
     losses: tuple[float, ...]
@@ -35,7 +37,8 @@ class Fit:
 
 @dataclass(frozen=True)
 class World:
-    """This process among those that train together (`rank` of `size`), and the device that it trains on."""
+    """This process among those that train together (`rank` of `size`), and the device
+    that it trains on."""
 
     rank: int = 0
     size: int = 1
@@ -84,11 +87,12 @@ def fit(
 ) -> Fit:
     """Train `module` in place, on `world.device`, where it must already be.
 
-    Every process sees the same global batches and takes its slice, so N processes give one process's weights. An epoch
-    reads every sample once. `sparse`: names of weights whose zeros stay zeros.
+    Every process sees the same global batches and takes its slice, so N processes give
+    one process's weights. An epoch reads every sample once. `sparse`: names of weights
+    whose zeros stay zeros.
 
-    Raises `PassFailed` when the loss becomes NaN or infinite, `DataError` when labels are needed and missing, or cannot
-    belong to this model.
+    Raises `PassFailed` when the loss becomes NaN or infinite, `DataError` when labels
+    are needed and missing, or cannot belong to this model.
     """
     if not any(p.requires_grad for p in module.parameters()):
         raise PassFailed("the model has no parameter that requires a gradient", "set requires_grad on what should train")
@@ -147,27 +151,32 @@ def fit(
 
 
 def least_batch(module: nn.Module, world: World) -> int:
-    """The smallest batch that has a gradient to give: a sample for each process, and two under batch normalisation."""
+    """The smallest batch that has a gradient to give: a sample for each process, and
+    two under batch normalisation."""
     return max(world.size, 2 if any(isinstance(child, _BatchNorm) for child in module.modules()) else 1)
 
 
 def steps_per_epoch(part: Part, batch_size: int, least: int) -> int:
-    """How many batches of at least `least` samples an epoch has; from lengths alone wherever they say it."""
+    """How many batches of at least `least` samples an epoch has; from lengths alone
+    wherever they say it."""
     sizes = part.batch_sizes(batch_size)
     if sizes is None:
         count = part.batch_count(batch_size)
         if count is not None and least <= 1:
             return count
-        # Without lengths only a pass over the data can tell: one before training, not one an epoch.
+        # Without lengths only a pass over the data can tell: one before training, not
+        # one an epoch.
         sizes = [len(inputs[0]) for inputs, _ in part.batches(batch_size)]
     return sum(size >= least for size in sizes)
 
 
 @contextlib.contextmanager
 def _labels_checked(module: nn.Module, name: str, target: torch.Tensor | None) -> Iterator[None]:
-    """Hold the labels of a batch against the outputs that the objective gets, before the loss reads either.
+    """Hold the labels of a batch against the outputs that the objective gets, before
+    the loss reads either.
 
-    Raises `DataError` for labels that this model cannot have; a loss would answer them with an index error, or not at all.
+    Raises `DataError` for labels that this model cannot have; a loss would answer them
+    with an index error, or not at all.
     """
     if target is None:
         yield
@@ -181,9 +190,11 @@ def _labels_checked(module: nn.Module, name: str, target: torch.Tensor | None) -
 
 @torch.no_grad()
 def recalibrate_batch_norm(module: nn.Module, part: Part, batches: int = 16, size: int = 64, seed: int = 0) -> bool:
-    """Estimate batch-norm statistics afresh as a plain average over some batches; false when there is no batch norm to estimate.
+    """Estimate batch-norm statistics again, as a plain average over some batches; false
+    when there is no batch norm.
 
-    After a cut of half the channels this alone lifts a network from chance to most of its accuracy, at no cost.
+    After a cut of half the channels this alone lifts a network from chance to most of
+    its accuracy, at no cost.
     """
     norms = [child for child in module.modules() if isinstance(child, _BatchNorm) and child.track_running_stats]
     if not norms:

@@ -1,4 +1,5 @@
-"""What is minimised. An objective maps (module, inputs, target) to the mean loss over the samples given."""
+"""What training minimises. An objective maps (module, inputs, target) to the mean loss
+over the samples given."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ def supervised_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def supervised(module: nn.Module, inputs: tuple[torch.Tensor, ...], target: torch.Tensor | None) -> torch.Tensor:
-    """Fit the labels."""
+    """The loss against the labels. Raises `DataError` when there are none."""
     if target is None:
         raise DataError("training needs labels, and the data has none", "add y to the .npz file, or leave out this pass")
     return supervised_loss(logits_of(module(*inputs)), target)
@@ -40,15 +41,15 @@ def distillation(teacher: nn.Module, temperature: float, alpha: float) -> Object
 
     def objective(module: nn.Module, inputs: tuple[torch.Tensor, ...], target: torch.Tensor | None) -> torch.Tensor:
         with torch.no_grad():
-            wanted = logits_of(teacher(*inputs))
-        got = logits_of(module(*inputs))
-        if got.ndim < 2 or (target is not None and target.is_floating_point()):
-            soft = F.mse_loss(got, wanted)
+            teacher_logits = logits_of(teacher(*inputs))
+        logits = logits_of(module(*inputs))
+        if logits.ndim < 2 or (target is not None and target.is_floating_point()):
+            from_teacher = F.mse_loss(logits, teacher_logits)
         else:
-            log_p = F.log_softmax(wanted.reshape(-1, wanted.shape[-1]) / temperature, -1)
-            log_q = F.log_softmax(got.reshape(-1, got.shape[-1]) / temperature, -1)
-            soft = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2
-        return soft if target is None else alpha * soft + (1 - alpha) * supervised_loss(got, target)
+            log_p = F.log_softmax(teacher_logits.reshape(-1, teacher_logits.shape[-1]) / temperature, -1)
+            log_q = F.log_softmax(logits.reshape(-1, logits.shape[-1]) / temperature, -1)
+            from_teacher = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2
+        return from_teacher if target is None else alpha * from_teacher + (1 - alpha) * supervised_loss(logits, target)
 
     return objective
 
