@@ -67,7 +67,7 @@ def command(artifacts: tuple[str, ...], **options: Any) -> int:
         names = pack(options["package"], list(artifacts), trust, given, options["batch"], protocol)
         screen.out.print(f"{options['package']}: {', '.join(names)}", markup=False, soft_wrap=True)
         return 0
-    screen.say(f"measuring {len(artifacts)} artifacts ...")
+    screen.say(f"measuring {len(artifacts)} artifacts ...", "working")
     try:
         if len(artifacts) == 1 and is_packed(Path(artifacts[0])):
             asked = click.get_current_context().get_parameter_source("device") is not click.core.ParameterSource.DEFAULT

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlopt.cli.common import Screen, input_option, ints, output_options, parse_arguments, trust_options
+from mlopt.cli.common import Screen, input_option, ints, output_options, parse_arguments, store_option, trust_options
 
 if TYPE_CHECKING:
     from mlopt.judging.policy import Policy
@@ -59,6 +59,7 @@ SELF_TEST_S = 240.0
 @click.option("--self-test", is_flag=True, help="A/A and known slow-downs on this machine: what the gate's word is worth here. Four minutes.")
 @input_option
 @trust_options
+@store_option
 @output_options
 def command(candidate: str | None, **options: Any) -> int:
     """Is CANDIDATE as good as its baseline? Both are run, interleaved, in fresh
@@ -80,7 +81,7 @@ def command(candidate: str | None, **options: Any) -> int:
     from mlopt.model.trust import Trust
 
     trust = Trust(options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"])
-    gate = Gate(policy, trust, parse_inputs(options["inputs"]), options["data"], options["out"], screen.say)
+    gate = Gate(policy, trust, parse_inputs(options["inputs"]), options["data"], options["out"], screen.say, _store(options["store"]))
     try:
         if options["save_baseline"] is not None:
             names = gate.save_baseline(candidate, options["save_baseline"])
@@ -171,3 +172,9 @@ def _command_line() -> str:
     import sys
 
     return "mlopt " + " ".join(shlex.quote(word) for word in sys.argv[1:])
+
+
+def _store(place: Path | None) -> Any:
+    from mlopt.run.store import Store, default_place
+
+    return Store(place or default_place())

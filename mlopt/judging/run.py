@@ -7,7 +7,6 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,8 +29,8 @@ from mlopt.measuring.samples import SampleFile, forget_samples
 from mlopt.measuring.sampling import Contender, Sampler, Workload
 from mlopt.model.trust import Trust
 from mlopt.records.gate import Manifest
-
-Say = Callable[[str], None]
+from mlopt.run.store import Store, default_place
+from mlopt.system.progress import Say, silent
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,8 @@ class Gate:
 
     `given`: the inputs of models that do not know their own. `data`: labels, where
     accuracy is judged. `out`: a directory for every sample, written as it comes; None
-    keeps none. `say` is given lines of progress.
+    keeps none. `say` is given lines of progress. `store`: where runs keep what they
+    started from; the user's without it.
     """
 
     def __init__(
@@ -59,9 +59,11 @@ class Gate:
         given: tuple[TensorSpec, ...] = (),
         data: str | DataSet | None = None,
         out: Path | None = None,
-        say: Say = lambda line: None,
+        say: Say = silent,
+        store: Store | None = None,
     ) -> None:
         self._policy, self._given, self._data, self._out, self._say = policy, given, data, out, say
+        self._store = store or Store(default_place())
         self._terms = Terms(policy, trust)
 
     def judge(self, candidate: str, baseline: str, only: str | None = None) -> Verdict:
@@ -75,7 +77,7 @@ class Gate:
         if self._out is not None:
             forget_samples(self._out)
         with tempfile.TemporaryDirectory(prefix="mlopt-gate-") as scratch:
-            opening = Opening(self._terms.trust, self._given, Path(scratch))
+            opening = Opening(self._terms.trust, self._given, Path(scratch), self._store)
             left, right = resolve(candidate, opening), resolve(baseline, opening, candidate)
             for side in left.sides:
                 if side.artifact is None:
@@ -85,7 +87,7 @@ class Gate:
             families = max(1, len(pairs) * len(self._policy.batch) * max(1, len(self._questions())))
             results = []
             for number, (new, old) in enumerate(pairs, 1):
-                self._say(f"[{number}/{len(pairs)}] {new.label} against {old.label} ...")
+                self._say(f"[{number}/{len(pairs)}] {new.label} against {old.label} ...", "working")
                 results.append(self._pair(new, old, part, families))
         return Verdict(
             kind="stored" if any(result.kind == "stored" for result in results) else "interleaved",
@@ -107,13 +109,13 @@ class Gate:
         returns the names in it."""
         entries = []
         with tempfile.TemporaryDirectory(prefix="mlopt-gate-") as scratch:
-            found = resolve(model, Opening(self._terms.trust, self._given, Path(scratch)))
+            found = resolve(model, Opening(self._terms.trust, self._given, Path(scratch), self._store))
             for side in found.sides:
                 if side.artifact is None:
                     raise UsageError(f"{side.label}: {side.missing}", "a baseline has to be here when it is written down")
                 if Path(scratch) in side.artifact.root.parents and not Path(model).is_dir():
                     raise UsageError(f"{model} is rebuilt each time it is read", "export it, and save the export as baseline: mlopt export")
-                self._say(f"measuring {side.label} ...")
+                self._say(f"measuring {side.label} ...", "working")
                 numbers = measure_alone(side, self._terms)
                 kept = replace(side, artifact=_at_home(side.artifact, model, Path(scratch)))
                 entries.append(manifest_entry(kept, path, numbers))

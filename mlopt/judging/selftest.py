@@ -9,7 +9,7 @@ import math
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from mlopt.measuring.sampling import Contender, Sampler, Workload, sets_for
 from mlopt.records.bench import Conditions
 from mlopt.records.gate import SelfTestRow, Word
 from mlopt.runtimes.timing import Slowdown
+from mlopt.system.progress import Say, silent
 
 ALPHA = 0.01
 TAIL_PERCENT, TAIL_TOLERANCE = 95.0, 0.10
@@ -154,7 +155,7 @@ class Tally:
         )
 
 
-def self_test(budget_s: float, say: Callable[[str], None] = lambda line: None, seed: int = 0) -> list[SelfTestRow]:
+def self_test(budget_s: float, say: Say = silent, seed: int = 0) -> list[SelfTestRow]:
     """Trials of all cases in turn, on both networks, until the time is over."""
     tallies = [Tally(case) for case in CASES]
     draw, begin = random.Random(seed), time.monotonic()
@@ -165,7 +166,7 @@ def self_test(budget_s: float, say: Callable[[str], None] = lambda line: None, s
             tally.verdicts.append(verdict)
             tally.seconds.append(duet.seconds)
             passed = time.monotonic() - begin
-            say(f"{done} comparisons, {passed:.0f} of {budget_s:.0f} s ...")
+            say(f"{done} comparisons, {passed:.0f} of {budget_s:.0f} s ...", "working")
             if passed >= budget_s:
                 break
     return [tally.row() for tally in tallies]

@@ -16,6 +16,7 @@ from mlopt.records.bench import BenchRow
 from mlopt.records.edge import to_json, write_json
 from mlopt.records.gate import Manifest, ManifestEntry, SideArtifact, SideRecord, read_manifest
 from mlopt.records.machine import Machine
+from mlopt.run.store import Store
 
 EAGER = "eager"
 
@@ -58,11 +59,13 @@ def side_record(given: str, sides: list[Side]) -> SideRecord:
 @dataclass(frozen=True)
 class Opening:
     """What is needed to open models: what may be built, the inputs of those that do not
-    know their own, and a directory for what has to be written on the way."""
+    know their own, a directory for what has to be written on the way, and the store in
+    which runs keep what they started from."""
 
     trust: Trust
     given: tuple[TensorSpec, ...]
     scratch: Path
+    store: Store
 
     def artifact(self, place: Path, specs: tuple[TensorSpec, ...] = (), precision: str | None = None) -> Artifact:
         """An artifact of a run or a manifest, which know its inputs and its precision."""
@@ -103,14 +106,16 @@ def _side(label: str, artifact: Artifact, accuracy: float | None = None, stored:
 
 
 def _dense_of(run: Path, opening: Opening) -> Side:
-    """The module that a run started from, or trained: it is kept in the run's store."""
+    """The module that a run started from, or trained: it is kept in the store."""
+    hint = "name the model: --baseline model.pt"
     if not (run / runs.FILE).is_file():
-        raise UsageError(f"--baseline {EAGER} is the dense module of a run, and {run} is no run directory", "name the model: --baseline model.pt")
-    digest = next((entry.input_sha256 for entry in runs.read(run).passes if entry.pass_ != "train"), None)
-    place = run / ".store" / "objects" / str(digest)
-    if digest is None or not (place / "model.json").is_file():
-        raise UsageError(f"{run} no longer holds the dense module it started from", "name the model: --baseline model.pt")
-    return _side("eager dense", opening.artifact(place))
+        raise UsageError(f"--baseline {EAGER} is the dense module of a run, and {run} is no run directory", hint)
+    digest = next((entry.input_sha256 for entry in runs.read(run).passes if not entry.makes_dense), None)
+    with opening.store.opened():
+        if digest is None or not opening.store.holds(digest):
+            gone = f"the store {opening.store.root} no longer holds the dense module that {run} started from"
+            raise UsageError(gone, f"{hint}, or name the store of the run: --store DIR")
+        return _side("eager dense", opening.artifact(opening.store.object(digest)))
 
 
 def _run_directory(path: Path, opening: Opening) -> Resolved:

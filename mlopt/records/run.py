@@ -95,7 +95,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class PassEntry:
-    """One pass. `role`: whether it changes the module or writes a file from it; `trains`: whether it keeps the shapes that it was given.
+    """One pass. `role`: whether it changes the module or writes a file from it; `trains`: whether it keeps the shapes that it was given;
+    `makes_dense`: whether its result is what later passes are compared with.
 
     `metrics`: figures of the pass, under names of its own. `made`: what `bench` calls its result.
     """
@@ -113,6 +114,7 @@ class PassEntry:
     summary: str = ""
     role: Literal["trunk", "leaf"] = "leaf"
     trains: bool = False
+    makes_dense: bool = False
     reproducer: str | None = None
 
 

@@ -98,6 +98,7 @@ def started(step: Step, artifact: Artifact | None) -> PassEntry:
         input_sha256=artifact.digest if artifact else None,
         role=step.spec.role,
         trains=step.spec.trains,
+        makes_dense=step.config.makes_dense,
     )
 
 
