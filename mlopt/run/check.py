@@ -12,7 +12,7 @@ from mlopt.artifact import Artifact, Format, sha256_file
 from mlopt.checking.accuracy import score
 from mlopt.checking.parity import ParityResult, compare
 from mlopt.checking.parity import judge as judge_parity
-from mlopt.data.sets import Part, check_labels
+from mlopt.data.sets import Part, check_batch, check_labels
 from mlopt.errors import VerdictFailed
 from mlopt.model import bundle
 from mlopt.model.outputs import first_tensors
@@ -83,6 +83,8 @@ class Checker:
         for part in (self._run.data.train, self._run.data.evaluation):
             if part is not None:
                 check_labels(part, logits)
+        if self._part is not None:
+            check_batch(self._part.name, target, logits)  # these were read, whatever the data is
         metric, value = score(logits, target)
         self._record["accuracy"] = {"metric": metric, "baseline": value, "after": {}, "samples": len(target)}
 
