@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+import mlopt
 from mlopt.checking.accuracy import evaluate, score
 from mlopt.data.sets import Arrays, DataSet, Part, check_labels, load_data
 from mlopt.errors import DataError, PassFailed
@@ -315,3 +316,11 @@ def test_labels_that_do_not_fit_are_a_data_error_in_every_process(tmp_path: Path
     np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).standard_normal((64, 4)), y=np.arange(64) % 7)
     with pytest.raises(DataError, match="labels run from"):
         train_in_processes(job_for(tmp_path, tmp_path / "d.npz", seed=0), 2, lambda line: None)
+
+
+def test_a_run_refuses_evaluation_labels_that_its_data_does_not_tell_before(tmp_path: Path) -> None:
+    """They are known once the evaluation samples are read, which is before the first pass."""
+    good, bad = Counted(torch.randn(40, 3, 8, 8), torch.arange(40) % 10), Counted(torch.randn(40, 3, 8, 8), torch.arange(40) % 11)
+    with pytest.raises(DataError, match="the evaluation labels run from 0 to 10, but the model has 10 outputs"):
+        mlopt.compress(plain_cnn(), torch.randn(2, 3, 8, 8), out=tmp_path / "r", finetune=1, data=mlopt.Data(train=good, evaluation=bad))
+    assert not (tmp_path / "r" / "run.json").exists()

@@ -22,20 +22,27 @@ class EvaluationSamples(NamedTuple):
 
     inputs: list[NDArray[Any]]
     target: torch.Tensor | None
-    chunk: int
+    chunk: int = CHUNK
+
+    def in_batches_of(self, fixed: int | None) -> EvaluationSamples:
+        """Cut to whole batches where an artifact's batch is fixed.
+
+        Raises `DataError` when there are fewer samples than one batch.
+        """
+        if fixed is None:
+            return self
+        count = len(self.inputs[0])
+        whole = count // fixed * fixed
+        if not whole:
+            raise DataError(f"the data has {count} samples, the artifact takes {fixed} at once", "give more data")
+        target = None if self.target is None else self.target[:whole]
+        return EvaluationSamples([array[:whole] for array in self.inputs], target, fixed)
 
 
-def evaluation_samples(part: Part, fixed: int | None) -> EvaluationSamples:
+def evaluation_samples(part: Part, fixed: int | None = None) -> EvaluationSamples:
     """The samples of a part of the data, cut to whole batches where an artifact's batch
-    is fixed at `fixed`.
-
-    Raises `DataError` when there are fewer than one batch.
-    """
+    is fixed at `fixed`. Raises `DataError` when there are fewer than one batch."""
     one, _ = part.take(1)
     each = sum(tensor.numel() * tensor.element_size() for tensor in one)
     tensors, target = part.take(max(1, min(MAX_SAMPLES, MAX_BYTES // max(1, each))))
-    count = len(tensors[0])
-    whole = count if fixed is None else count // fixed * fixed
-    if not whole:
-        raise DataError(f"the data has {count} samples, the artifact takes {fixed} at once", "give more data")
-    return EvaluationSamples([t[:whole].numpy() for t in tensors], None if target is None else target[:whole], fixed or CHUNK)
+    return EvaluationSamples([tensor.numpy() for tensor in tensors], target).in_batches_of(fixed)

@@ -14,7 +14,9 @@ from mlopt.catalog import backend_for
 from mlopt.checking.accuracy import score
 from mlopt.checking.parity import ParityResult, compare
 from mlopt.checking.parity import judge as judge_parity
-from mlopt.data.sets import Part, check_labels
+from mlopt.checking.samples import EvaluationSamples, evaluation_samples
+from mlopt.data.labels import check_batch, check_labels
+from mlopt.data.parts import Part
 from mlopt.errors import VerdictFailed
 from mlopt.model.outputs import first_tensors
 from mlopt.passes.context import RunContext
@@ -23,10 +25,6 @@ from mlopt.records.run import Accuracy, Parity, RunRecord
 from mlopt.runtimes.base import OpenOptions
 from mlopt.runtimes.opening import open_runtime, opener_of
 from mlopt.runtimes.remote import Worker, WorkerSpec
-
-CHUNK = 64
-MAX_SAMPLES, MAX_BYTES = 10_000, 256 * 2**20
-"""How much of the evaluation part is used at most, for it is held in memory; the record says how many samples were."""
 
 Arrays = list[NDArray[Any]]
 
@@ -43,29 +41,18 @@ class Checks:
     def __init__(self, run: RunContext, config: recipe.Parity) -> None:
         self._run, self._config = run, config
         self._part: Part | None = run.data.evaluation or run.data.any_part()
-        self._samples: tuple[Arrays, torch.Tensor | None] | None = None
+        self._samples: EvaluationSamples | None = None
         self._reference: tuple[str, Arrays] | None = None
 
-    def _inputs(self, artifact: Artifact) -> tuple[Arrays, torch.Tensor | None]:
-        """Evaluation inputs as arrays, and their labels."""
+    def _fitting(self, artifact: Artifact) -> EvaluationSamples:
+        """Evaluation samples, read once, cut to whole batches where the artifact's batch is fixed."""
         if self._samples is None:
-            if self._part is None:
-                tensors, target = self._run.samples(artifact, self._config.samples)
+            if self._part is not None:
+                self._samples = evaluation_samples(self._part)
             else:
-                first, _ = self._part.take(1)
-                each = sum(tensor.numel() * tensor.element_size() for tensor in first)
-                tensors, target = self._part.take(max(1, min(MAX_SAMPLES, MAX_BYTES // max(1, each))))
-            self._samples = [tensor.numpy() for tensor in tensors], target
-        return self._samples
-
-    def _fitting(self, artifact: Artifact) -> tuple[Arrays, torch.Tensor | None, int]:
-        """The same, cut to whole batches where the artifact's batch is fixed: (inputs, labels, samples a call)."""
-        inputs, target = self._inputs(artifact)
-        fixed = artifact.fixed_batch
-        if fixed is None:
-            return inputs, target, CHUNK
-        whole = max(fixed, len(inputs[0]) // fixed * fixed)
-        return [array[:whole] for array in inputs], None if target is None else target[:whole], fixed
+                tensors, target = self._run.samples(artifact, self._config.samples)
+                self._samples = EvaluationSamples([tensor.numpy() for tensor in tensors], target)
+        return self._samples.in_batches_of(artifact.fixed_batch)
 
     def outputs_of_module(self, artifact: Artifact, inputs: Arrays, chunk: int) -> Arrays:
         """What a bundle computes, in evaluation mode."""
@@ -98,6 +85,8 @@ class Checks:
         for part in (self._run.data.train, self._run.data.evaluation):
             if part is not None:
                 check_labels(part, logits)
+        if self._part is not None:
+            check_batch(self._part.name, target, logits)  # these were read, whatever the data is
         metric, value = score(logits, target)
         return Accuracy(metric, value, {}, len(target))
 

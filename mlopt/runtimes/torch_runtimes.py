@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 
 
-class Torch:
-    """Any callable on tensors."""
+class TorchRuntime:
+    """Any callable on tensors. `function` takes them by position, on `device`."""
 
     provider = "torch"
     precision: str | None
@@ -93,7 +93,7 @@ def precision_of(module: Any) -> str | None:
     return NAMES.get(sizes.most_common(1)[0][0]) if sizes else None
 
 
-class Eager(Torch):
+class Eager(TorchRuntime):
     """The module as PyTorch runs it, from its bundle. Raises `ModelRefused` for classes
     that nobody allowed."""
 
@@ -103,7 +103,7 @@ class Eager(Torch):
         super().__init__("eager", module.eval().to(options.device), options.threads, options.device)
 
 
-class TorchScript(Torch):
+class TorchScript(TorchRuntime):
     """A TorchScript program that mlopt wrote."""
 
     def __init__(self, options: OpenOptions) -> None:
@@ -114,7 +114,7 @@ class TorchScript(Torch):
         super().__init__("torchscript", script, options.threads, options.device)
 
 
-class Aoti(Torch):
+class Aoti(TorchRuntime):
     """An AOTInductor package that mlopt wrote: for the CPU, whatever device is asked
     for."""
 
