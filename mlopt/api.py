@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import nn
 
-from mlopt.artifact import Artifact, Format, TensorSpec
+from mlopt.artifact import TensorSpec
 from mlopt.data.sets import Data, DataSet, adopt, load_data
 from mlopt.errors import UsageError
 from mlopt.judging import policy as policies
@@ -23,6 +22,7 @@ from mlopt.measuring.files import as_artifact
 from mlopt.measuring.run import BenchProtocol, bench_side_by_side
 from mlopt.model import bundle
 from mlopt.model.inputs import specs_of_tensors
+from mlopt.model.live import Inputs, Tensors, as_bundle, as_tuple, own_classes, positional
 from mlopt.model.sources import adopt as adopt_module
 from mlopt.model.trust import Trust
 from mlopt.pruning.budget import Amount
@@ -37,42 +37,6 @@ from mlopt.run.runner import run as run_recipe
 from mlopt.run.store import Store, default_place
 from mlopt.training.loop import recalibrate_batch_norm
 from mlopt.training.objectives import taylor_losses
-
-Tensors = torch.Tensor | Sequence[torch.Tensor]
-Inputs = torch.Tensor | Sequence[torch.Tensor | None] | Mapping[str, torch.Tensor]
-"""Example inputs: one tensor, positional tensors (None where an argument is left out), or tensors by argument name."""
-
-
-def _tuple(inputs: Tensors) -> tuple[torch.Tensor, ...]:
-    return (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
-
-
-def _positional(module: nn.Module, inputs: Inputs) -> tuple[Any, ...]:
-    """Inputs in the order of `forward`, with defaults in the gaps. Raises `UsageError` for a name that it does not have."""
-    if isinstance(inputs, torch.Tensor):
-        return (inputs,)
-    if not isinstance(inputs, Mapping):
-        return tuple(inputs)
-    parameters = inspect.signature(module.forward).parameters
-    unknown = sorted(set(inputs) - set(parameters))
-    if unknown:
-        raise UsageError(f"{type(module).__name__}.forward has no argument {', '.join(unknown)}", f"it takes {', '.join(parameters)}")
-    last = max(list(parameters).index(name) for name in inputs)
-    return tuple(inputs.get(name, parameter.default) for name, parameter in list(parameters.items())[: last + 1])
-
-
-def own_classes(model: nn.Module) -> set[str]:
-    """The module's classes that are not PyTorch's: allowed, since the caller holds them already.
-
-    Raises `UsageError` for one that no other process can import.
-    """
-    if isinstance(model, torch.fx.GraphModule):
-        return set()  # written as a graph, which names no class
-    names = {f"{type(child).__module__}.{type(child).__qualname__}" for child in model.modules()}
-    lost = sorted(name for name in names if name.startswith("__main__.") or "<locals>" in name)
-    if lost:
-        raise UsageError(f"other processes cannot import {', '.join(lost)}", "define the class at the top of a module, not of a script")
-    return {name for name in names if not name.startswith("torch.nn.")}
 
 
 def load(path: str | Path, *, arch: str | None = None, allow_class: Sequence[str] = ()) -> nn.Module:
@@ -135,7 +99,7 @@ def prune(
     _known("prune", options, PruneOptions)
     runtime = options.get("runtime", "onnx")
     importance = options.get("importance", "l2")
-    tensors = _positional(module, inputs)
+    tensors = positional(module, inputs)
     budget = Amount.parse(str(amount))
     specs = specs_of_tensors(tuple(tensor for tensor in tensors if isinstance(tensor, torch.Tensor)))
     loaded = _data(data, specs)
@@ -151,17 +115,10 @@ def prune(
     return pruned
 
 
-def _written(name: str, module: nn.Module, root: Path, specs: tuple[TensorSpec, ...]) -> tuple[Artifact, bundle.Bundle]:
-    """A live module as a bundle in an empty directory, for other processes to open."""
-    head = bundle.Bundle(bundle.origin_of(module), specs)
-    bundle.write(root, module, head)
-    return Artifact(name, Format.MODULE, root, "", "", specs), head
-
-
 def _to_latency(pruner: Pruner, budget: Amount, specs: tuple[TensorSpec, ...], runtime: str) -> Pruned:
     trust = Trust(allow_class=tuple(sorted(own_classes(pruner.module))))
     with tempfile.TemporaryDirectory(prefix="mlopt-prune-") as scratch:
-        dense, head = _written("module", pruner.module, Path(scratch), specs)
+        dense, head = as_bundle("module", pruner.module, Path(scratch), specs)
         with Serving(dense, runtime, trust, Conditions(), seed=pruner.options.seed) as serving:
             pruned, trials = prune_to_latency(
                 pruner, 1.0 - budget.remove, lambda made: serving.time_ratio(made.module, head.after(made.module, made.surgery))
@@ -175,7 +132,7 @@ def apply_plan(module: nn.Module, inputs: Inputs, plan: str | Path | Plan) -> Pr
     Raises `UsageError` when the plan is for another architecture, `PassFailed` when the result cannot be proved.
     """
     try:
-        return Pruner(module, _positional(module, inputs)).apply_plan(plan if isinstance(plan, Plan) else Plan.read(Path(plan)))
+        return Pruner(module, positional(module, inputs)).apply_plan(plan if isinstance(plan, Plan) else Plan.read(Path(plan)))
     except Declined as declined:
         raise UsageError(f"nothing to prune: {declined.reason}") from declined
 
@@ -223,7 +180,7 @@ def compress(
     factory, arguments = options.get("factory"), options.get("factory_args") or {}
     own = set() if factory else own_classes(model)
     source = adopt_module(model, factory, arguments)
-    specs = specs_of_tensors(_tuple(inputs))
+    specs = specs_of_tensors(as_tuple(inputs))
     place = options.get("store")
     kept = Store(Path(place) if place is not None else default_place())
     with kept.opened():
@@ -275,7 +232,7 @@ def bench(
 
     `inputs`: example tensors, batch first, from which the shapes are taken; not needed when a model knows its own. Raises `UsageError`.
     """
-    specs = () if inputs is None else specs_of_tensors(_tuple(inputs))
+    specs = () if inputs is None else specs_of_tensors(as_tuple(inputs))
     base = trust or Trust()
     own = {name for model in models if isinstance(model, nn.Module) for name in own_classes(model)}
     allowed = Trust(base.arch, base.arch_args, (*base.allow_class, *sorted(own)), base.trust_code)
@@ -285,7 +242,7 @@ def bench(
             if isinstance(model, nn.Module):
                 root = Path(scratch) / f"module-{number}"
                 root.mkdir()
-                artifacts.append(_written(f"{type(model).__name__} {number}", model, root, specs)[0])
+                artifacts.append(as_bundle(f"{type(model).__name__} {number}", model, root, specs)[0])
             else:
                 artifacts.append(as_artifact(str(model), allowed.for_model(str(model)), specs, Path(scratch)))
         rows, failed = bench_side_by_side(artifacts, allowed, tuple(batch), BenchProtocol(budget_s, Conditions(threads)))
@@ -314,14 +271,14 @@ def gate(
     base = trust or Trust()
     own = {name for model in (candidate, baseline) if isinstance(model, nn.Module) for name in own_classes(model)}
     allowed = Trust(base.arch, base.arch_args, (*base.allow_class, *sorted(own)), base.trust_code)
-    specs = () if inputs is None else specs_of_tensors(_tuple(inputs))
+    specs = () if inputs is None else specs_of_tensors(as_tuple(inputs))
     with tempfile.TemporaryDirectory(prefix="mlopt-gate-") as scratch:
         sides = []
         for name, model in (("candidate", candidate), ("baseline", baseline)):
             if isinstance(model, nn.Module):
                 root = Path(scratch) / name
                 root.mkdir()
-                _written(name, model, root, specs)
+                as_bundle(name, model, root, specs)
                 sides.append(str(root))
             else:
                 sides.append(str(model))
