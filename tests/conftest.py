@@ -90,10 +90,10 @@ def model_pt(tmp_path_factory: pytest.TempPathFactory, digits_npz: Path) -> Path
     return path
 
 
-def plain_cnn() -> torch.nn.Sequential:
+def plain_cnn(channels: int = 3) -> torch.nn.Sequential:
     """Nothing but stock layers: its pickle needs no flag."""
     return torch.nn.Sequential(
-        torch.nn.Conv2d(3, 32, 3, padding=1),
+        torch.nn.Conv2d(channels, 32, 3, padding=1),
         torch.nn.BatchNorm2d(32),
         torch.nn.ReLU(),
         torch.nn.Conv2d(32, 64, 3, stride=2, padding=1),

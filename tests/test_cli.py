@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlopt.cli.main import COMMANDS
+from mlopt.cli.main import COMMANDS, main
 from mlopt.recipe.schema import parse
 from tests.conftest import CHROMIUM, ROOT, Cli, browse, plain_cnn
 
@@ -124,3 +124,45 @@ def test_numbers_in_the_arch_arguments(cli: Cli, tmp_path: Path) -> None:
     found = json.loads(cli("inspect", "w.pt", *options).stdout)
     assert found["kind"] == "state dict"
     np.testing.assert_equal(found["params"], sum(p.numel() for p in digits_resnet(16).parameters()))
+
+
+def test_prune_says_where_the_model_lies_and_what_it_won_and_folds_no_path(cli: Cli, tmp_path: Path) -> None:
+    torch.save(plain_cnn(1), tmp_path / "model.pt")
+    long = tmp_path / ("a-directory-with-a-rather-long-name-" * 5)
+    done = cli("prune", "model.pt", "--amount", "0.5", "--input", "batch,1,16,16", "--bench", "-o", long, env={"COLUMNS": "60"})
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("Smaller: ") and "fewer MACs" in line for line in lines)
+    assert any(line.startswith("model ") and str(long / "model") in line for line in lines)
+    assert any(line.startswith("plan ") and str(long / "plan.json") in line for line in lines)
+    assert (long / "model" / "model.json").is_file()
+    (row,) = [line for line in lines if line.startswith("eager compressed")]
+    assert "x (" in row, "the speed-up stands in the same line"
+
+
+def test_the_store_says_what_it_holds_and_gives_it_back(cli: Cli, tmp_path: Path) -> None:
+    torch.save(plain_cnn(1), tmp_path / "model.pt")
+    where = ("--store", tmp_path / "kept")
+    done = cli("compress", "model.pt", "--prune", "0.5", "--export", "onnx", "--input", "batch,1,16,16", "--no-bench", *where, "-o", "run")
+    assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "run").rglob(".store"))
+    held = json.loads(cli("store", "--size", "--json", *where).stdout)["holds"]
+    assert held["objects"] == 3  # the dense module, the pruned one, the export
+    assert held["bytes"] == sum(path.stat().st_size for path in (tmp_path / "kept" / "objects").rglob("*") if path.is_file())
+    assert json.loads(cli("store", "--gc", "--json", *where).stdout)["removed"]["objects"] == 0, "all of it is new"
+    freed = json.loads(cli("store", "--gc", "--days", "0", "--json", *where).stdout)
+    assert (freed["removed"]["objects"], freed["holds"]["objects"]) == (3, 0)
+    assert "0 artifacts" in cli("store", *where).stdout
+    assert cli("store", "--store", tmp_path / "nowhere").returncode == 0
+
+
+@pytest.mark.parametrize(("what", "key"), [("recipe", "passes"), ("policy", "latency"), ("run", "compression"), ("gate", "verdict"), ("bench", "bench"),
+                                           ("baseline", "entries")])  # fmt: skip
+def test_schemas(what: str, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "--of", what]) == 0
+    assert key in json.loads(capsys.readouterr().out)["properties"]
+
+
+def test_the_old_schema_of_the_gate_is_its_policy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "gate"]) == 0
+    assert "latency" in json.loads(capsys.readouterr().out)["properties"]

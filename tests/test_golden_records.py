@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pydantic import JsonValue
 
 from mlopt.judging import selftest
@@ -20,7 +21,7 @@ from mlopt.measuring.environment import fingerprint
 from mlopt.model.trust import Trust
 from mlopt.records.edge import to_json
 from mlopt.records.gate import SelfTestFile
-from tests.conftest import Cli
+from tests.conftest import Cli, plain_cnn
 from tests.nets import mlp
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -105,3 +106,13 @@ def test_the_record_of_a_self_test(place: Path, cli: Cli, monkeypatch: pytest.Mo
     monkeypatch.setattr(selftest, "PROFILES", {"default": quick, "strict": quick})
     written = to_json(SelfTestFile(environment=fingerprint(), self_test=tuple(selftest.self_test(0.1))))
     assert golden("selftest") <= key_paths(written)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("run-latency", ("--prune", "latency:0.7")), ("run-zeros", ("--prune", "0.5", "--sparsity", "unstructured"))]
+)
+def test_a_run_that_measures_what_it_prunes(cli: Cli, tmp_path: Path, name: str, options: tuple[str, ...]) -> None:
+    torch.save(plain_cnn(1), tmp_path / "model.pt")
+    done = cli("compress", "model.pt", "--input", "batch,1,16,16", *options, "--export", "onnx", "--budget", "0.3", "-o", "run")
+    assert done.returncode == 0, done.stderr
+    assert golden(name) <= key_paths(strict((tmp_path / "run" / "run.json").read_text()))

@@ -193,3 +193,17 @@ def test_a_bundle_is_loaded_at_most_four_times_and_data_is_read_once(tmp_path: P
     once_for_the_fingerprint, once_for_labels = 1, 1
     assert max(train.reads) <= 3 + once_for_the_fingerprint + once_for_labels, "an epoch reads the training set once"
     assert max(held.reads) <= once_for_the_fingerprint + once_for_labels + 1, "the evaluation set is read once a run"
+
+
+def test_a_run_leaves_nothing_of_another_recipe_in_its_directory(tmp_path: Path) -> None:
+    """A module, a plan or an export of an earlier recipe would pass for this one's; what the user put there stays."""
+    module, x = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 4)), torch.randn(2, 8)
+    place = tmp_path / "run"
+    mlopt.compress(module, x, prune=0.5, export=["onnx"], out=place, bench=False)
+    assert mlopt.load(place)[0].out_features < 64
+    (place / "plan-of-mine.json").write_text("{}")
+    mlopt.compress(module, x, export=["torchscript"], out=place, bench=False)
+    assert mlopt.load(place)[0].out_features == 64
+    assert {path.name for path in place.iterdir()} >= {"model", "plan-of-mine.json", "run.json"}
+    assert not (place / "plan.json").exists()
+    assert [path.name for path in (place / "exports").iterdir()] == ["model.torchscript.pt"]

@@ -3,11 +3,11 @@ Import data from here."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from mlopt.artifact import TensorSpec, sha256_json
 from mlopt.data.arrays import Arrays, from_npz
+from mlopt.data.fingerprint import fingerprint_of
 from mlopt.data.images import Images, from_folder
 from mlopt.data.labels import check_batch, check_labels
 from mlopt.data.parts import NO_DATA, Batch, Data, DataSet, Part
@@ -41,14 +41,11 @@ def load_data(text: str | None, inputs: tuple[TensorSpec, ...] = ()) -> DataSet:
 
 
 def adopt(data: Data, name: str = "data") -> DataSet:
-    """A `Data` object as a data set; its fingerprint is taken from its name and the first batch of each part."""
+    """A `Data` object as a data set. Its fingerprint covers its name and all that its parts hold."""
     parts = {key: Part(key, value) if value is not None else None for key, value in vars(data).items()}
-    heads = {}
-    for key, part in parts.items():
+    for part in parts.values():
         if part is not None:
-            inputs, target = part.take(64)
-            heads[key] = [
-                hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest() for tensor in (*inputs, *([] if target is None else [target]))
-            ]
+            part.take(1)  # nothing that cannot be read, or is empty, gets any further
+    content = {key: fingerprint_of(part) for key, part in parts.items() if part is not None}
     fallback = parts["train"] or parts["evaluation"]
-    return DataSet(sha256_json([name, heads]), parts["train"], parts["calibration"] or fallback, parts["evaluation"])
+    return DataSet(sha256_json([name, content]), parts["train"], parts["calibration"] or fallback, parts["evaluation"])

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mlopt.artifact import Artifact
-from mlopt.errors import MloptError
+from mlopt.errors import MloptError, first_line
 from mlopt.measuring.compare import Serving
 from mlopt.measuring.layers import SlowLayer, slow_layers
 from mlopt.model import bundle
@@ -70,14 +70,13 @@ class PrunePass:
         bundle.write(stage, pruned.module, head.after(pruned.module, pruned.surgery))
         pruned.plan.write(stage / PLAN)
         report = pruned.report
-        one = tuple(x[:1] if isinstance(x, torch.Tensor) else x for x in inputs)
-        slow = slow_layers(module, pruned.module, one, report.layers, run.threads)
+        slow, untimed = _slow_layers(module, pruned, inputs, run.threads)
         metrics = _metrics(report) | {"recalibrated": recalibrated, "slow_layers": [asdict(row) for row in slow]}
         summary = f"{report.reached:.1%} of the {_shown(report.amount)} remain; proof error {report.proof.error:.1e}"
         if trials:
             timed, summary = _latency_metrics(pruned, Amount.parse(config.amount), config.runtime, trials)
             metrics |= timed
-        findings = _findings(config.pass_, str(metrics["note"]), slow, report)
+        findings = (*_findings(config.pass_, str(metrics["note"]), slow, report), *untimed)
         return PassResult(replace(artifact, root=stage, digest=""), metrics, findings, summary)
 
     def _prune(self, pruner: Pruner, head: bundle.Bundle, artifact: Artifact, run: RunContext) -> tuple[Pruned, list[Trial]]:
@@ -144,6 +143,16 @@ class PrunePass:
         return (
             f"{name} on this {run.device} runs it {ratio.estimate:.2f}x ({ratio.low:.2f}-{ratio.high:.2f}) as fast as without zeros: {word}. {hope}."
         )
+
+
+def _slow_layers(module: nn.Module, pruned: Pruned, inputs: tuple[torch.Tensor, ...], threads: int) -> tuple[list[SlowLayer], tuple[Finding, ...]]:
+    """Layers that lost MACs and kept their time. Only an explanation: what cannot be timed so costs a sentence, not the cut."""
+    one = tuple(x[:1] for x in inputs)
+    try:
+        return slow_layers(module, pruned.module, one, pruned.report.layers, threads), ()
+    except Exception as error:  # a forward that takes no single sample raises what it likes
+        why = f"its layers could not be timed one by one, on one sample ({type(error).__name__}: {first_line(error)})."
+        return [], (Finding("note", "prune", why),)
 
 
 def _metrics(report: PruneReport) -> Json:

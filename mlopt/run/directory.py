@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from mlopt.system.files import explain_os_error, publish_dir, publish_file, writ
 LOCK = ".lock"
 PLAN = "plan.json"
 """What a pruning decided, beside its bundle."""
+OUR_PLANS = re.compile(r"plan(-\d+)?\.json")
 
 
 class RunDirectory:
@@ -60,10 +62,10 @@ class RunDirectory:
         """Replace one file."""
         write_atomic(self.path / name, text.encode())
 
-    def publish_module(self, artifact: Artifact, plan_name: str = PLAN) -> None:
+    def publish_module(self, artifact: Artifact, plan_name: str | None = None) -> None:
         """Put the trunk's newest bundle at `model/`, and what its pruning decided at `plan_name`."""
         publish_dir(artifact.root, self.path / "model")
-        if (artifact.root / PLAN).is_file():
+        if plan_name is not None:
             publish_file(artifact.root / PLAN, self.path / plan_name)
 
     def publish_export(self, artifact: Artifact) -> None:
@@ -73,13 +75,14 @@ class RunDirectory:
         for file in sorted(artifact.root.iterdir()):
             publish_file(file, target / file.name)
 
-    def remove_other_exports(self, made: Iterable[Artifact]) -> None:
-        """Exports of an earlier, different recipe would pass for this one's."""
+    def remove_strangers(self, made: Iterable[Artifact], plans: set[str]) -> None:
+        """Exports and plans of an earlier, different recipe would pass for this one's."""
         exports = self.path / "exports"
         names = {file.name for artifact in made if artifact.main for file in artifact.root.iterdir()}
-        for file in exports.iterdir() if exports.is_dir() else []:
-            if file.name not in names:
-                file.unlink()
+        old = [file for file in exports.iterdir() if file.name not in names] if exports.is_dir() else []
+        ours = [path for path in self.path.glob("plan*.json") if OUR_PLANS.fullmatch(path.name)]
+        for file in [*old, *(path for path in ours if path.name not in plans)]:
+            file.unlink()
 
     def keep_failure(self, name: str, artifact: Artifact) -> Path:
         """Copy the input of a pass that failed, to reproduce it with; returns the copy."""

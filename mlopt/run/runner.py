@@ -20,7 +20,7 @@ from mlopt.model.code import code_sha256
 from mlopt.model.trust import Trust
 from mlopt.passes.context import Modules, RunContext
 from mlopt.recipe.configs import MODULE
-from mlopt.recipe.order import Step, steps_of
+from mlopt.recipe.order import steps_of
 from mlopt.recipe.schema import Recipe
 from mlopt.records import run as records
 from mlopt.records.run import Amount, Failure, RunRecord, Source
@@ -30,7 +30,7 @@ from mlopt.run.checks import Checks, verdict
 from mlopt.run.directory import RunDirectory
 from mlopt.run.intake import Intake, take_in, trust_of
 from mlopt.run.state import State
-from mlopt.run.step import Job, started, take_step
+from mlopt.run.step import Job, plan_name, started, take_step
 from mlopt.run.store import Store, default_place
 from mlopt.system.files import explain_os_error
 from mlopt.system.processes import check_stop, release_memory
@@ -136,16 +136,19 @@ def _states(
     state = _first_state(recipe, taken, context, empty)
     place.write("recipe.yaml", recipe.to_yaml())
     yield state  # nothing that was given is refused after this
+    plans: set[str] = set()
     for number, step in enumerate(steps, 1):
         yield state.with_entry(started(step, state.made.get(step.takes)))
         state = take_step(job, state, step, f"[{number}/{len(steps)}] {step.name}")
         records.write(place.path, state.record)
+        if step.is_trunk and state.failure is None and state.module is not None:
+            plans |= {name for name in [plan_name(step, state.module)] if name}
         yield state
         if state.failure is not None and step.is_trunk:
             return
-    place.remove_other_exports(state.made.values())
-    if state.module is not None and not _is_published(place, steps):
-        place.publish_module(state.module)
+    if state.module is not None and not any(step.is_trunk for step in steps):
+        place.publish_module(state.module)  # an earlier run may have left another
+    place.remove_strangers(state.made.values(), plans)
     state = _measured(state, recipe, previous, say)
     yield state if state.failure is not None else replace(state, failure=verdict(state.record, recipe.max_drop))
 
@@ -174,10 +177,6 @@ def context_of(recipe: Recipe, trust: Trust, taken: Intake, device: str, say: Sa
         modules=Modules(trust),
         say=detail,
     )
-
-
-def _is_published(place: RunDirectory, steps: list[Step]) -> bool:
-    return any(step.is_trunk for step in steps) or (place.path / "model").is_dir()
 
 
 def _first_state(recipe: Recipe, taken: Intake, context: RunContext, empty: RunRecord) -> State:

@@ -145,11 +145,10 @@ def carried_out(job: Job, state: State, step: Step, artifact: Artifact, label: s
     """What the pass gives, from the store or made now. Raises `MloptError`; nothing that failed its check is remembered."""
     implementation: type[Pass] = catalog.load(step.spec.implementation)
     key = key_of(job, state, step, artifact, implementation.version).digest()
-    hit = job.store.lookup(key)
-    if hit is not None:
-        memory = from_json(Memory, hit[1], f"the store {job.store.root}", "a store of this mlopt", "collect it: mlopt store --gc --days 0")
-        state.checks.judge(hit[0], memory.parity)
-        return StepOutcome("cached", hit[0], memory.metrics, memory.findings, memory.summary, memory.parity)
+    known = _remembered(job, key)
+    if known is not None:
+        state.checks.judge(known.artifact, known.parity)
+        return known
     job.say(f"{label}  ...", "working")
     stage = job.store.stage()
     begin = time.perf_counter()
@@ -169,6 +168,18 @@ def carried_out(job: Job, state: State, step: Step, artifact: Artifact, label: s
     metrics: Json = plain({**made.metrics, "summary": made.summary})
     job.store.record(key, result, to_json(Memory(metrics, made.findings, made.summary, parity)))
     return StepOutcome("ok", result, metrics, made.findings, made.summary, parity, worked)
+
+
+def _remembered(job: Job, key: str) -> StepOutcome | None:
+    """What the store remembers of an action; a memory that cannot be read is none."""
+    hit = job.store.lookup(key)
+    if hit is None:
+        return None
+    try:
+        memory = from_json(Memory, hit[1], str(job.store.root), "a store", "")
+    except UsageError:
+        return None
+    return StepOutcome("cached", hit[0], memory.metrics, memory.findings, memory.summary, memory.parity)
 
 
 def _checked(state: State, result: Artifact) -> Parity | None:
@@ -202,13 +213,18 @@ def _published(job: Job, state: State, step: Step, entry: PassEntry, outcome: St
     if step.is_trunk:
         now = sizes(result.root, state.context.trust)
         state = state.with_counts(entry, now.parameters, now.bytes)
-        job.place.publish_module(result, f"{step.name.replace('prune', 'plan')}.json" if step.spec.name == "prune" else PLAN)
+        job.place.publish_module(result, plan_name(step, result))
     else:
         state = _with_export(state, result, outcome.parity)
         job.place.publish_export(result)
     shown = f"{accuracy.metric} {metric:.2f}% (dense {accuracy.baseline:.2f}%)" if accuracy is not None and metric is not None else ""
     job.say("  ".join(part for part in (label, entry.status, entry.summary, shown, f"{seconds:.1f} s") if part))
     return state
+
+
+def plan_name(step: Step, result: Artifact) -> str | None:
+    """What the decisions of a pruning are called in the run directory: plan.json, plan-2.json; None for what decided nothing."""
+    return f"{step.name.replace('prune', 'plan')}.json" if (result.root / PLAN).is_file() else None
 
 
 def _with_export(state: State, result: Artifact, parity: Parity | None) -> State:

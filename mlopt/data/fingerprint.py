@@ -1,0 +1,163 @@
+"""One hash of what a data object holds, without reading it sample by sample where that can be helped.
+
+Every attribute is followed: tensors and arrays by their bytes, files and directories that
+an attribute names by size and time of change, code by its source. An object that cannot
+be looked into (a generator of C, an open file) is read sample by sample instead, whole:
+what is not hashed could change unseen.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import types
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from mlopt.data.parts import Part
+
+OWN_BATCH = 256
+LONGEST_PATH = 4096
+NAMED = (type, types.ModuleType, types.BuiltinFunctionType, np.ufunc, torch.dtype, torch.device, np.dtype)
+"""What its name says all about."""
+
+
+class _Opaque(Exception):
+    """An object that cannot be looked into."""
+
+
+def fingerprint_of(part: Part) -> str:
+    """SHA-256 of everything that decides what a part of the data gives."""
+    try:
+        seen = _Content()
+        seen.add(part.source)
+        return seen.digest.hexdigest()
+    except (_Opaque, RecursionError):
+        return _of_samples(part)
+
+
+def _of_samples(part: Part) -> str:
+    """SHA-256 of every sample, read once."""
+    digest = hashlib.sha256()
+    for inputs, target in part.batches(OWN_BATCH):
+        for tensor in (*inputs, *([] if target is None else [target])):
+            digest.update(_tensor_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _tensor_bytes(tensor: torch.Tensor) -> bytes:
+    whole = tensor.detach().cpu().contiguous()
+    head = f"{whole.dtype} {tuple(whole.shape)}".encode()
+    return head + (whole.reshape(-1).view(torch.uint8).numpy().tobytes() if whole.numel() else b"")
+
+
+class _Content:
+    """Walks an object and hashes what it holds. Each object once: references may go in circles."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+        self._numbers: dict[int, int] = {}
+        self._keep: list[Any] = []
+
+    def _word(self, *words: object) -> None:
+        self.digest.update(("\0".join(map(str, words)) + "\1").encode())
+
+    def add(self, value: Any) -> None:
+        """Hash one value and all that it refers to. Raises `_Opaque`."""
+        if value is None or isinstance(value, (bool, int, float, complex, bytes, bytearray)):
+            self._word(type(value).__name__, value)
+        elif isinstance(value, (str, Path)):
+            self._text(value)
+        elif isinstance(value, NAMED):
+            self._word("named", getattr(value, "__module__", ""), getattr(value, "__qualname__", value))
+        elif id(value) in self._numbers:
+            self._word("again", self._numbers[id(value)])
+        else:
+            self._numbers[id(value)] = len(self._numbers)
+            self._keep.append(value)  # its id must stay its own
+            self._object(value)
+
+    def _object(self, value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            if value.device.type == "meta" or value.layout != torch.strided:
+                raise _Opaque
+            self.digest.update(_tensor_bytes(value))
+        elif isinstance(value, np.memmap) and value.filename is not None:
+            self._word(value.dtype, value.shape, value.offset)
+            self._text(str(value.filename))
+        elif isinstance(value, np.ndarray) and value.dtype != object:
+            self._word(value.dtype, value.shape)
+            self.digest.update(np.ascontiguousarray(value).tobytes())
+        elif isinstance(value, Mapping):
+            self._all("mapping", [item for pair in value.items() for item in pair])
+        elif isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.dtype == object):
+            self._all(type(value).__name__, list(value))
+        elif isinstance(value, (set, frozenset)):
+            self._all("set", sorted(value, key=repr))
+        elif isinstance(value, range):
+            self._word(value)
+        elif isinstance(value, DataLoader):  # how it reads is its own affair; its workers and generator are none of the data
+            self._all("loader", [value.dataset, value.batch_size, value.drop_last, value.collate_fn])
+        elif isinstance(value, functools.partial):
+            self._all("partial", [value.func, value.args, value.keywords])
+        elif isinstance(value, (types.FunctionType, types.MethodType)):
+            self._function(value)
+        else:
+            self._instance(value)
+
+    def _all(self, kind: str, items: Iterable[Any]) -> None:
+        listed = list(items)
+        self._word(kind, len(listed))
+        for item in listed:
+            self.add(item)
+
+    def _text(self, value: str | Path) -> None:
+        """A text; where it names a file or a directory, also what lies there, by size and time of change."""
+        self._word("text", value)
+        path = Path(value)
+        if len(str(value)) > LONGEST_PATH or "\0" in str(value) or not str(value):
+            return
+        try:
+            files = sorted(path.rglob("*")) if path.is_dir() and path.is_absolute() else [path] if path.is_file() else []
+            for file in files:
+                state = file.stat()
+                self._word(file, state.st_size, state.st_mtime_ns)
+        except OSError:
+            self._word("unreadable")
+
+    def _function(self, value: types.FunctionType | types.MethodType) -> None:
+        function = value.__func__ if isinstance(value, types.MethodType) else value
+        self._word("function", function.__module__, function.__qualname__)
+        self.digest.update(function.__code__.co_code)
+        self._all("held", [function.__code__.co_consts and _plain_constants(function.__code__), function.__defaults__])
+        self._all("cells", [cell.cell_contents for cell in function.__closure__ or ()])
+        if isinstance(value, types.MethodType):
+            self.add(value.__self__)
+
+    def _instance(self, value: Any) -> None:
+        kind = type(value)
+        if not hasattr(value, "__dict__") or kind.__module__ in ("builtins", "_io"):
+            raise _Opaque
+        self._word("object", kind.__module__, kind.__qualname__)
+        for base in kind.__mro__:
+            if base.__module__.partition(".")[0] not in ("builtins", "torch", "typing", "mlopt"):
+                self._source(base)
+        self._all("attributes", [item for pair in sorted(vars(value).items()) for item in pair])
+
+    def _source(self, kind: type) -> None:
+        """The source of a class: its `__getitem__` decides what is given."""
+        try:
+            self.digest.update(inspect.getsource(kind).encode())
+        except (OSError, TypeError):
+            self._word("no source", kind.__qualname__)
+
+
+def _plain_constants(code: types.CodeType) -> tuple[str, ...]:
+    """Constants of a function, those of functions inside it too."""
+    return tuple(" ".join(_plain_constants(item)) + item.co_code.hex() if isinstance(item, types.CodeType) else repr(item) for item in code.co_consts)
