@@ -14,7 +14,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from mlopt.model.capture import capture
-from mlopt.pruning.budget import Widths, choose
 from mlopt.pruning.cut import Cut
 from mlopt.pruning.groups import find_groups
 from mlopt.pruning.labels import Labels
@@ -25,6 +24,7 @@ from mlopt.pruning.propagation import Propagation
 from mlopt.pruning.pruner import Options, Pruner, analyse
 from mlopt.pruning.rule_table import RULES
 from mlopt.pruning.rules import has_rule
+from mlopt.pruning.widths import Widths, choose
 
 small = st.integers(2, 4)
 

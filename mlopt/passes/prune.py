@@ -17,6 +17,7 @@ from mlopt.model import bundle
 from mlopt.passes.base import PassResult
 from mlopt.passes.context import RunContext
 from mlopt.pruning.budget import Amount
+from mlopt.pruning.choice import Rounding
 from mlopt.pruning.importance import mean_gradients
 from mlopt.pruning.latency import TimeRatio, Trial, as_share_of_time, prune_to_latency
 from mlopt.pruning.plan_file import Plan
@@ -159,8 +160,7 @@ def _metrics(report: PruneReport) -> Json:
     """The report's figures, but for those of single layers."""
     hidden = ("before", "after", "proof", "layers")
     out = {key: value for key, value in asdict(report).items() if key not in hidden}
-    rounding = {} if report.rounding is None else asdict(report.rounding)
-    return {**out, "rounding": rounding, "before": asdict(report.before), "after": asdict(report.after), "proof": asdict(report.proof)}
+    return {**out, "before": asdict(report.before), "after": asdict(report.after), "proof": asdict(report.proof)}
 
 
 def _findings(name: str, note: str, slow: list[SlowLayer], report: PruneReport) -> tuple[Finding, ...]:
@@ -172,7 +172,7 @@ def _findings(name: str, note: str, slow: list[SlowLayer], report: PruneReport) 
     if len(slow) > SHOWN_LAYERS:
         out.append(Finding("note", name, f"{len(slow) - SHOWN_LAYERS} more such layers are in run.json."))
     rounding = report.rounding
-    if rounding is not None:
+    if isinstance(rounding, Rounding):
         lost = rounding.importance_kept_unrounded - rounding.importance_kept
         moved, step = rounding.reached - rounding.reached_unrounded, rounding.round_to
         if step != 1 and max(abs(lost), abs(moved)) >= NOTABLE:

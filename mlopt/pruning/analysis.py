@@ -23,7 +23,9 @@ from mlopt.pruning.rules import has_rule
 
 @dataclass(frozen=True)
 class Analysis:
-    """The labels of a captured module, and its groups. `batch`: how many samples its graph was captured with."""
+    """The labels of a captured module, and its groups. `batch`: how many samples its
+    graph was captured with.
+    """
 
     module: nn.Module
     flow: Propagation
@@ -40,9 +42,11 @@ class Analysis:
 
 
 def analyse(module: nn.Module, inputs: tuple[Any, ...], batch: int | None = None) -> Analysis:
-    """Capture and label. `batch`: samples in `inputs` (default: the first dimension of the first input).
+    """Capture and label. `batch`: samples in `inputs` (default: the first dimension of
+    the first input).
 
-    Raises `UsageError` for a module without weights, `PassFailed` where it cannot be captured.
+    Raises `UsageError` for a module without weights, `PassFailed` where it cannot be
+    captured.
     """
     check_weights(module)
     return label(module, capture(module, inputs, keep=has_rule), batch if batch is not None else batch_of(inputs))
@@ -57,17 +61,22 @@ def label(
 ) -> Analysis:
     """Walk a captured graph and find the groups.
 
-    `cut_statistics`: also those that a normalisation averages over. `keep`: patterns of weights whose widths stay.
+    `cut_statistics`: also those that a normalisation averages over. `keep`: patterns of
+    weights whose widths stay.
     """
     flow = propagate(program, cut_statistics, lambda walk: constrain(module, walk, keep))
     return Analysis(module, flow, find_groups(flow), batch)
 
 
 class Dense:
-    """The module that is to be pruned, with its example inputs and its captured graph. It is never changed."""
+    """The module that is to be pruned, with its example inputs and its captured graph.
+    It is never changed.
+    """
 
     def __init__(self, module: nn.Module, inputs: tuple[Any, ...], keep: tuple[str, ...] = ()) -> None:
-        """Raises what `checks` raise, `PassFailed` from the capture, and `UsageError` for a `keep` that matches no weight."""
+        """Raises what `checks` raise, `PassFailed` from the capture, and `UsageError`
+        for a `keep` that matches no weight.
+        """
         self.module, self.inputs, self.keep = module, inputs, keep
         check_weights(module)
         check_runs(module, inputs)
@@ -86,10 +95,14 @@ class Dense:
         return self._analyses[cut_statistics]
 
     def with_free_batch(self, cut_statistics: bool) -> Analysis:
-        """The same from a capture whose batch size may be any. Raises `PassFailed` where the model does not allow that."""
+        """The same from a capture whose batch size may be any. Raises `PassFailed`
+        where the model does not allow that.
+        """
         program = batch_is_free(self.module, self.inputs, has_rule)
         return label(self.module, program, self.batch, cut_statistics, self.keep)
 
     def shapes(self) -> dict[str, list[int]]:
-        """Shapes of all weights with two dimensions or more, by name: what makes an architecture for a plan."""
+        """Shapes of all weights with two dimensions or more, by name: what makes an
+        architecture for a plan.
+        """
         return {name: list(tensor.shape) for name, tensor in self.weights.items() if tensor.ndim > 1}

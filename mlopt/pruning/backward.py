@@ -12,7 +12,8 @@ from mlopt.model.outputs import first_tensors
 
 
 def trains(pruned: nn.Module, inputs: tuple[Any, ...]) -> bool:
-    """One backward step: every gradient is finite and has its parameter's shape. False when the output depends on no parameter.
+    """One backward step: every gradient is finite and has its parameter's shape. False
+    when the output depends on no parameter.
 
     Raises `ValueError` for a gradient that is not finite where the pruned output is.
     """

@@ -1,7 +1,9 @@
-"""Depth: whole residual blocks are left out, those first whose absence changes the output least.
+"""Depth: whole residual blocks are left out, those first whose absence changes the
+output least.
 
-This is what makes a deep transformer faster: narrower layers of a deep network are still that many layers. A block qualifies when its
-container holds others of its class and it gives back what it is given, in the same shape, as residual blocks do.
+This is what makes a deep transformer faster: narrower layers of a deep network are
+still that many layers. A block qualifies when its container holds others of its class
+and it gives back what it is given, in the same shape, as residual blocks do.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ from mlopt.pruning.proof import distance
 
 @dataclass(frozen=True)
 class Block:
-    """One block that can go. `places`: 0 when it returns a tensor, else the length of the tuple.
+    """One block that can go. `places`: 0 when it returns a tensor, else the length of
+    the tuple.
 
-    `importance`: how much the block changes what it is given; after `weigh`, how much the output changes without it.
+    `importance`: how much the block changes what it is given; after `weigh`, how much
+    the output changes without it.
     """
 
     path: str
@@ -79,7 +83,9 @@ def _outputs(module: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
 
 @contextlib.contextmanager
 def bypassed(module: nn.Module, blocks: list[Block]) -> Iterator[None]:
-    """The module with some blocks handing on what they were given: the reference of the proof, and how importance is measured."""
+    """The module with some blocks handing on what they were given: the reference of the
+    proof, and how importance is measured.
+    """
 
     def instead(places: int) -> Any:
         def hook(child: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
@@ -97,9 +103,11 @@ def bypassed(module: nn.Module, blocks: list[Block]) -> Iterator[None]:
 
 
 def weigh(module: nn.Module, inputs: tuple[Any, ...], blocks: list[Block]) -> list[Block]:
-    """The blocks with their importance: the relative change of the output when one is left out alone.
+    """The blocks with their importance: the relative change of the output when one is
+    left out alone.
 
-    A direct measurement of what ShortGPT (arXiv 2403.03853) estimates from the angle between a block's input and output.
+    A direct measurement of what ShortGPT (arXiv 2403.03853) estimates from the angle
+    between a block's input and output.
     """
     whole = _outputs(module, inputs)
     out = []
@@ -108,7 +116,8 @@ def weigh(module: nn.Module, inputs: tuple[Any, ...], blocks: list[Block]) -> li
             without = _outputs(module, inputs)
         change = max((_relative(a, b) for a, b in zip(without, whole, strict=True)), default=0.0)
         out.append(Block(block.path, block.places, change))
-    # A head of zeros, as some networks start with, hides every change: then by how much a block changes what it is given.
+    # A head of zeros, as some networks start with, hides every change: then by how much
+    # a block changes what it is given.
     return out if any(block.importance for block in out) else blocks
 
 
@@ -127,7 +136,9 @@ def skip(blocks: list[Block]) -> Surgery:
 
 
 def prove_depth(dense: nn.Module, pruned: nn.Module, blocks: list[Block], inputs: tuple[Any, ...]) -> tuple[float, float]:
-    """(largest difference to the dense module with the blocks bypassed, largest change that bypassing made), both relative."""
+    """(largest difference to the dense module with the blocks bypassed, largest change
+    that bypassing made), both relative.
+    """
     got, plain = _outputs(pruned, inputs), _outputs(dense, inputs)
     with bypassed(dense, blocks):
         want = _outputs(dense, inputs)

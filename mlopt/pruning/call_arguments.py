@@ -1,4 +1,6 @@
-"""The arguments of a node of the graph after the cut: every size that is written into them, renewed from the labels."""
+"""The arguments of a node of the graph after the cut: every size that is written into
+them, renewed from the labels.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,7 @@ from torch.fx.node import Argument
 from mlopt.pruning.cut import Cut
 from mlopt.pruning.labels import Array
 from mlopt.pruning.nodes import argument, op_name
-from mlopt.pruning.propagation import tensors_of
-from mlopt.pruning.rule_table import TensorLabels
+from mlopt.pruning.rule_table import TensorLabels, tensors_of
 
 SIZES_AT = {"view": 1, "reshape": 1, "_unsafe_view": 1, "view_copy": 1, "expand": 1, "expand_copy": 1} | {
     **dict.fromkeys(("full", "zeros", "ones", "empty"), 0),

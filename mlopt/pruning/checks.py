@@ -25,7 +25,9 @@ def check_weights(module: nn.Module) -> None:
 
 
 def check_runs(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-    """Raises `UsageError` when the module does not run on these inputs, or gives nothing finite."""
+    """Raises `UsageError` when the module does not run on these inputs, or gives
+    nothing finite.
+    """
     try:
         with capturable(module), torch.no_grad():
             outputs = first_tensors(module(*inputs))

@@ -9,12 +9,13 @@ import torch
 from numpy.typing import NDArray
 
 from mlopt.pruning.analysis import Analysis, Dense
-from mlopt.pruning.budget import Amount, Limits, Widths, choose, solve
+from mlopt.pruning.budget import Amount
 from mlopt.pruning.counting import Counts
 from mlopt.pruning.cut import Cut
 from mlopt.pruning.groups import Group
 from mlopt.pruning.importance import score_classes
 from mlopt.pruning.options import CLOSE, ROUND_TO, Declined, Options
+from mlopt.pruning.widths import Limits, Widths, choose, solve
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,15 @@ class Rounding:
 
 
 @dataclass(frozen=True)
+class NotRounded:
+    """No width was rounded: a plan named the indices, or whole blocks were left out. An
+    empty object in JSON.
+    """
+
+
+@dataclass(frozen=True)
 class Choice:
-    """Widths for one set of groups, and the labels that go. `rounding`: None where a plan named the indices."""
+    """Widths for one set of groups, and the labels that go."""
 
     analysis: Analysis
     groups: list[Group]
@@ -43,7 +51,7 @@ class Choice:
     before: Counts
     after: Counts
     reached: float
-    rounding: Rounding | None
+    rounding: Rounding | NotRounded
     scores: list[NDArray[np.float64]]
 
     @property
@@ -60,7 +68,8 @@ class Chooser:
         self.dense, self.options, self.gradients = dense, options, gradients
 
     def best(self, budget: Amount) -> Choice:
-        """Without touching what normalisations average over, if the budget can be met so.
+        """Without touching what normalisations average over, if the budget can be met
+        so.
 
         Raises `Declined` when there is nothing to cut.
         """
@@ -134,7 +143,7 @@ def choice_of(dense: Dense, cut: Cut, analysis: Analysis) -> Choice:
         before=before,
         after=after,
         reached=reached,
-        rounding=None,
+        rounding=NotRounded(),
         scores=score_classes(analysis.flow, analysis.groups, dense.weights, "l2"),
     )
 

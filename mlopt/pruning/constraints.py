@@ -1,4 +1,6 @@
-"""What binds a module's labels beyond its graph: shared weights, computed weights, and what the user wants kept."""
+"""What binds a module's labels beyond its graph: shared weights, computed weights, and
+what the user wants kept.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from mlopt.pruning.propagation import Propagation
 
 
 def constrain(module: nn.Module, flow: Propagation, keep: tuple[str, ...]) -> None:
-    """Unite and pin labels for what the graph of `module` does not say. `keep`: patterns of weights whose widths stay."""
+    """Unite and pin labels for what the graph of `module` does not say. `keep`:
+    patterns of weights whose widths stay.
+    """
     _unite_aliases(module, flow)
     _pin_computed(module, flow)
     for pattern in keep:
@@ -21,7 +25,9 @@ def constrain(module: nn.Module, flow: Propagation, keep: tuple[str, ...]) -> No
 
 
 def _pin_width(module: nn.Module, flow: Propagation, name: str) -> None:
-    """Pin every dimension of a weight but the one that its layer reads from: that width is another layer's."""
+    """Pin every dimension of a weight but the one that its layer reads from: that width
+    is another layer's.
+    """
     dims = flow.weights[name]
     owner = module.get_submodule(name.rpartition(".")[0])
     transposed = isinstance(owner, nn.modules.conv._ConvTransposeNd)
@@ -30,7 +36,9 @@ def _pin_width(module: nn.Module, flow: Propagation, name: str) -> None:
 
 
 def _unite_aliases(module: nn.Module, flow: Propagation) -> None:
-    """A weight that two names share reaches the graph under one or both: unite their labels so that they are cut alike."""
+    """A weight that two names share reaches the graph under one or both: unite their
+    labels so that they are cut alike.
+    """
     first: dict[int, str] = {}
     for name, _, _, tensor in holders(module):
         if name not in flow.weights:
@@ -42,9 +50,11 @@ def _unite_aliases(module: nn.Module, flow: Propagation) -> None:
 
 
 def _pin_computed(module: nn.Module, flow: Propagation) -> None:
-    """Weights that a parametrization or a pre-forward hook computes from others (weight_norm, spectral_norm) are left whole.
+    """Weights that a parametrization or a pre-forward hook computes from others
+    (weight_norm, spectral_norm) are left whole.
 
-    Masking such a weight's source gives 0/0 or another norm, so a cut could not be proved.
+    Masking such a weight's source gives 0/0 or another norm, so a cut could not be
+    proved.
     """
     for path, child in module.named_modules():
         if parametrize.is_parametrized(child) or child._forward_pre_hooks:

@@ -13,7 +13,9 @@ from mlopt.model.tensors import holders, in_place_of, relink
 
 
 def share_copy(module: nn.Module) -> nn.Module:
-    """A deep copy whose tensors are the original's: surgery replaces tensors and never writes into them."""
+    """A deep copy whose tensors are the original's: surgery replaces tensors and never
+    writes into them.
+    """
     memo = {id(tensor): tensor for _, _, _, tensor in holders(module)}
     try:
         return copy.deepcopy(module, memo)
@@ -25,7 +27,9 @@ def share_copy(module: nn.Module) -> nn.Module:
 
 
 def own_tensors(module: nn.Module, foreign: Iterable[torch.Tensor]) -> None:
-    """Copy what the cut left shared with the dense module, so that training one does not change the other."""
+    """Copy what the cut left shared with the dense module, so that training one does
+    not change the other.
+    """
     shared = {id(tensor) for tensor in foreign}
     copies: dict[int, torch.Tensor] = {}
     for _, table, key, tensor in list(holders(module)):

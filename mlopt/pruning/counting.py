@@ -23,10 +23,14 @@ class Counts:
 
 
 class Counter:
-    """MACs, parameters and channels as a function of how many classes each group keeps; exact for a mask."""
+    """MACs, parameters and channels as a function of how many classes each group keeps;
+    exact for a mask.
+    """
 
     def __init__(self, flow: Propagation, groups: list[Group], parameters: set[str], batch: int) -> None:
-        """`parameters`: the names of weights that count as parameters; `batch`: MACs are given for one sample."""
+        """`parameters`: the names of weights that count as parameters; `batch`: MACs
+        are given for one sample.
+        """
         self._roots: list[Array] = []
         seen: dict[bytes, int] = {}
 
@@ -59,7 +63,9 @@ class Counter:
         self._macs, self._params = self._table(macs), self._table(params)
 
     def _table(self, terms: list[tuple[float, list[int]]]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Constants, shape (terms,), and positions of their dimensions, (terms, most dimensions), padded with a dimension of size one."""
+        """Constants, shape (terms,), and positions of their dimensions, (terms, most
+        dimensions), padded with a dimension of size one.
+        """
         most = max((len(ids) for _, ids in terms), default=0)
         one = len(self._roots)
         positions = np.full((len(terms), most), one, dtype=np.int64)
@@ -89,7 +95,9 @@ class Counter:
         return Counts(total(self._macs), total(self._params), channels)
 
     def gradient(self, kept: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
-        """How much the metric changes with one class more in each group, to first order."""
+        """How much the metric changes with one class more in each group, to first
+        order.
+        """
         if metric == "channels":
             return self._units.copy()
         sizes = np.maximum(self.base + self.share @ kept, 1e-9)

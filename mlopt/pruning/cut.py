@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 from torch.fx import Node
 
 from mlopt.pruning.labels import Array
-from mlopt.pruning.propagation import Propagation, tensors_of
-from mlopt.pruning.rule_table import Value
+from mlopt.pruning.propagation import Propagation
+from mlopt.pruning.rule_table import Value, tensors_of
 
 
 @dataclass(frozen=True)
 class Cut:
-    """`dropped`: one entry a label, shape `(len(flow.labels),)`; true at the root of every class that goes."""
+    """`dropped`: one entry a label, shape `(len(flow.labels),)`; true at the root of
+    every class that goes.
+    """
 
     flow: Propagation
     dropped: NDArray[np.bool_]

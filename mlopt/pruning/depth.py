@@ -23,7 +23,8 @@ IMPORTANCE = "output change"
 
 
 def leave_out(dense: Dense, which: int | set[str]) -> Pruned:
-    """Drop the residual blocks that matter least (`which`: how many), or those at these paths.
+    """Drop the residual blocks that matter least (`which`: how many), or those at these
+    paths.
 
     Raises `Declined` when there are not enough, `UsageError` for a path that is no such
     block, `PassFailed` when the result cannot be proved.

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class SplitSite(NamedTuple):
-    """Where one dimension is seen as several factors. All lines of one class with the same factors are one site.
+    """Where one dimension is seen as several factors. All lines of one class with the
+    same factors are one site.
 
     `owner`: the class whose forward holds the line. `factors`: sizes, outermost first.
     `dim`: the dimension of the input that is split.
@@ -29,12 +30,16 @@ class SplitSite(NamedTuple):
 
 
 Layout = dict[SplitSite, int]
-"""Which factor stays cuttable at each site: a position in the site's options. Zero, the largest, where a site is not in it."""
+"""Which factor stays cuttable at each site: a position in the site's options. Zero, the
+largest, where a site is not in it.
+"""
 
 
 @dataclass(frozen=True)
 class Split:
-    """A site as one node met it: the factors that could stay cuttable (largest first), and the labels of the whole."""
+    """A site as one node met it: the factors that could stay cuttable (largest first),
+    and the labels of the whole.
+    """
 
     site: SplitSite
     options: list[int]
@@ -42,11 +47,12 @@ class Split:
 
 
 def split_dim(flow: Propagation, node: Node, dim: int, labels: Array, factors: list[int]) -> list[Array]:
-    """The labels of each factor of one dimension, outermost first; `node` is the view, `dim` the dimension of its input.
+    """The labels of each factor of one dimension, outermost first; `node` is the view,
+    `dim` the dimension of its input.
 
-    A cut of the whole must be a product of cuts of the factors, so only one factor stays
-    cuttable and the labels are united along the others. If the labels already repeat
-    along all but one factor, that one is it; else `flow.layout` decides.
+    A cut of the whole must be a product of cuts of the factors, so only one factor
+    stays cuttable and the labels are united along the others. If the labels already
+    repeat along all but one factor, that one is it; else `flow.layout` decides.
     """
     wide = [k for k, size in enumerate(factors) if size > 1]
     if len(wide) <= 1:

@@ -1,4 +1,6 @@
-"""From labels to groups: channels (or heads) that compete with each other for one width."""
+"""From labels to groups: channels (or heads) that compete with each other for one
+width.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,9 @@ from mlopt.pruning.propagation import Propagation
 class Group:
     """Channels that compete with each other: one width of the network.
 
-    `classes`: one label root per channel (or head); cutting it removes every index that carries it. `unit`: how many indices of the
-    narrowest dimension of a matrix product or convolution one class covers (1 for a channel, the head width for a head).
+    `classes`: one label root per channel (or head); cutting it removes every index that
+    carries it. `unit`: how many indices of the narrowest dimension of a matrix product
+    or convolution one class covers (1 for a channel, the head width for a head).
     """
 
     name: str
@@ -35,7 +38,9 @@ class Group:
 
 
 def find_groups(flow: Propagation, pinned: Iterable[int] = ()) -> list[Group]:
-    """The groups, in graph order. `pinned`: label roots that must not be cut although the algebra would allow it."""
+    """The groups, in graph order. `pinned`: label roots that must not be cut although
+    the algebra would allow it.
+    """
     forbidden = set(pinned) | {PINNED}
     together = np.arange(len(flow.labels), dtype=np.int64)
 
@@ -78,11 +83,15 @@ def find_groups(flow: Propagation, pinned: Iterable[int] = ()) -> list[Group]:
 
 
 MIN_PART = 32
-"""Channels of one producer that are read in different places are ranked apart, if each part has this many."""
+"""Channels of one producer that are read in different places are ranked apart, if each
+part has this many.
+"""
 
 
 def _by_places(roots: list[int], places: dict[int, list[tuple[str, int]]]) -> list[list[int]]:
-    """Channels compete only with those that are in the same weights: a query and a gate from one linear layer do not."""
+    """Channels compete only with those that are in the same weights: a query and a gate
+    from one linear layer do not.
+    """
     parts: dict[tuple[tuple[str, int], ...], list[int]] = {}
     for root in roots:
         parts.setdefault(tuple(places.get(root, ())), []).append(root)

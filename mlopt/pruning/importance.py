@@ -1,4 +1,6 @@
-"""How much a channel matters. The score of a class is summed over every weight that carries it, then divided by its group's mean."""
+"""How much a channel matters. The score of a class is summed over every weight that
+carries it, then divided by its group's mean.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ KINDS = ("l2", "l1", "taylor", "bn", "random")
 
 
 def l2(tensor: torch.Tensor) -> torch.Tensor:
-    """Squared magnitude; summed over a slice it is the squared L2 norm (Li et al., arXiv 1608.08710, over the whole group)."""
+    """Squared magnitude; summed over a slice it is the squared L2 norm (Li et al.,
+    arXiv 1608.08710, over the whole group).
+    """
     return tensor.detach().float().square()
 
 
@@ -27,7 +31,9 @@ def l1(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def taylor_of(gradients: dict[str, torch.Tensor]) -> Callable[[str, torch.Tensor], torch.Tensor]:
-    """First-order change of the loss when a weight goes: weight times gradient (Molchanov et al., arXiv 1906.10771)."""
+    """First-order change of the loss when a weight goes: weight times gradient
+    (Molchanov et al., arXiv 1906.10771).
+    """
 
     def score(name: str, tensor: torch.Tensor) -> torch.Tensor:
         gradient = gradients.get(name)
@@ -37,7 +43,9 @@ def taylor_of(gradients: dict[str, torch.Tensor]) -> Callable[[str, torch.Tensor
 
 
 def mean_gradients(module: nn.Module, losses: Iterable[Callable[[], torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The gradient of the summed losses for every parameter; the module's own `.grad` fields are left as they were."""
+    """The gradient of the summed losses for every parameter; the module's own `.grad`
+    fields are left as they were.
+    """
     named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     total: dict[str, torch.Tensor] = {}
     for loss in losses:
@@ -56,9 +64,11 @@ def score_classes(
     gradients: dict[str, torch.Tensor] | None = None,
     seed: int = 0,
 ) -> list[NDArray[np.float64]]:
-    """For each group, one score a class (mean 1 within the group). `kind`: one of `KINDS`.
+    """For each group, one score a class (mean 1 within the group). `kind`: one of
+    `KINDS`.
 
-    `bn` ranks by the scale of the normalisations a channel passes; a group without any falls back to `l2`.
+    `bn` ranks by the scale of the normalisations a channel passes; a group without any
+    falls back to `l2`.
     """
     if kind == "random":
         draw = np.random.default_rng(seed)

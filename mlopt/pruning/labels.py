@@ -1,7 +1,8 @@
 """Labels: a union-find over integers, on numpy arrays.
 
-Every index of every tensor dimension carries one label. Labels that are united are kept or cut together. Label 0 is *pinned*: it is never
-cut, and whatever is united with it is pinned too. The representative of a set is its smallest label, so that 0 always wins.
+Every index of every tensor dimension carries one label. Labels that are united are kept
+or cut together. Label 0 is *pinned*: it is never cut, and whatever is united with it is
+pinned too. The representative of a set is its smallest label, so that 0 always wins.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ def pinned(size: int) -> Array:
 
 
 class Labels:
-    """Union-find with vectorised `find` and `union`; amortised near-linear in the number of indices."""
+    """Union-find with vectorised `find` and `union`; amortised near-linear in the
+    number of indices.
+    """
 
     def __init__(self) -> None:
         self._parent: Array = np.zeros(1024, dtype=np.int64)
@@ -52,7 +55,9 @@ class Labels:
         return root
 
     def union(self, a: Array, b: Array) -> None:
-        """Unite `a[i]` with `b[i]` for every i (shapes must be equal, or `b` of size one)."""
+        """Unite `a[i]` with `b[i]` for every i (shapes must be equal, or `b` of size
+        one).
+        """
         a, b = np.broadcast_arrays(a, b)
         while True:
             ra, rb = self.find(a), self.find(b)
@@ -61,7 +66,8 @@ class Labels:
                 return
             low = np.minimum(ra, rb)[differ]
             high = np.maximum(ra, rb)[differ]
-            # A root may meet several partners in one batch: it hooks to the smallest, and the loop unites the rest.
+            # A root may meet several partners in one batch: it hooks to the smallest,
+            # and the loop unites the rest.
             np.minimum.at(self._parent, high, low)
 
     def pin(self, labels: Array) -> None:

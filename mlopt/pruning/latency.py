@@ -1,4 +1,6 @@
-"""A budget in time: prune, measure on the runtime that will serve, adjust, until the ratio's interval contains the target."""
+"""A budget in time: prune, measure on the runtime that will serve, adjust, until the
+ratio's interval contains the target.
+"""
 
 from __future__ import annotations
 
@@ -24,24 +26,30 @@ class TimeRatio:
 
 @dataclass(frozen=True)
 class Trial:
-    """One step of the search: the share of the MACs that was left, and what was measured."""
+    """One step of the search: the share of the MACs that was left, and what was
+    measured.
+    """
 
     macs: float
     ratio: TimeRatio
 
 
 def as_share_of_time(pruned: Pruned, trials: list[Trial], remain: float) -> tuple[Pruned, Trial]:
-    """What `prune_to_latency` gave, its report in shares of the time instead of the MACs; and the trial that it is."""
+    """What `prune_to_latency` gave, its report in shares of the time instead of the
+    MACs; and the trial that it is.
+    """
     best = min(trials, key=lambda trial: abs(trial.ratio.estimate - remain))
     report = replace(pruned.report, amount=str(Amount("latency", 1.0 - remain)), asked=remain, reached=best.ratio.estimate)
     return replace(pruned, report=report), best
 
 
 def prune_to_latency(pruner: Pruner, remain: float, measure: Callable[[Pruned], TimeRatio]) -> tuple[Pruned, list[Trial]]:
-    """The cut whose measured time is nearest to `remain` of the dense time, and every step towards it.
+    """The cut whose measured time is nearest to `remain` of the dense time, and every
+    step towards it.
 
-    Regula falsi on the share of the MACs. Stops when the interval contains the target and the estimate is within 3 points of it, when
-    the floor of the widths is reached, or after eight cuts. Raises what `Pruner.prune` raises.
+    Regula falsi on the share of the MACs. Stops when the interval contains the target
+    and the estimate is within 3 points of it, when the floor of the widths is reached,
+    or after eight cuts. Raises what `Pruner.prune` raises.
     """
     low, high = (0.0, 0.0), (1.0, 1.0)  # (share of the MACs, share of the time): brackets of the target
     trials: list[Trial] = []
@@ -65,7 +73,8 @@ def prune_to_latency(pruner: Pruner, remain: float, measure: Callable[[Pruned], 
             low = (share, ratio.estimate)
         span = high[1] - low[1]
         nearer = low[0] + (high[0] - low[0]) * ((remain - low[1]) / span if span > 0 else 0.5)
-        # Regula falsi is slow on a convex curve: never less than a quarter into the bracket.
+        # Regula falsi is slow on a convex curve: never less than a quarter into the
+        # bracket.
         edge = (high[0] - low[0]) / 4
         share = min(max(nearer, low[0] + edge, 0.02), high[0] - edge)
         if high[0] - low[0] < LEAST_STEP:

@@ -1,4 +1,6 @@
-"""Walking the graph, and walking it again where a view lets us choose which of its factors can be cut."""
+"""Walking the graph, and walking it again where a view lets us choose which of its
+factors can be cut.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ def propagate(
     cut_statistics: bool = False,
     constrain: Callable[[Propagation], None] | None = None,
 ) -> Propagation:
-    """Walk the graph, and choose at every kind of split site the factor that leaves most to cut.
+    """Walk the graph, and choose at every kind of split site the factor that leaves
+    most to cut.
 
     Sites of one class are tried together, then each alone, last in the graph first; a
     change is kept only if more of the network becomes cuttable. This is what finds that
@@ -57,7 +60,8 @@ def propagate(
         last_first = list(reversed(best.splits.values()))
         closed = {split.site: len(split.options) for split in last_first if not best.labels.cuttable(split.labels)}
         every = dict.fromkeys(split.site for split in last_first)
-        # Queries have more heads than keys where they are grouped: all sites of such a class change together or not at all.
+        # Queries have more heads than keys where they are grouped: all sites of such a
+        # class change together or not at all.
         together = [[site for site in every if site.owner == owner] for owner in dict.fromkeys(site.owner for site in closed)]
         alone = [[site] for site, options in closed.items() for _ in range(1, options)]
         for sites in [*(sites for sites in together if len(sites) > 1), *alone]:

@@ -1,4 +1,6 @@
-"""Weights with zeros where a cut would take something away: what the dense side of a proof runs on."""
+"""Weights with zeros where a cut would take something away: what the dense side of a
+proof runs on.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ def masked(tensor: torch.Tensor, keeps: list[list[int] | None]) -> torch.Tensor:
 
 
 def replace_zeros(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Small random weights for those that are all zero, as some heads start: behind them a comparison would see nothing."""
+    """Small random weights for those that are all zero, as some heads start: behind
+    them a comparison would see nothing.
+    """
     generator = torch.Generator().manual_seed(0)
     replaced = {}
     for name, tensor in state.items():

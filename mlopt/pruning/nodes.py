@@ -1,4 +1,6 @@
-"""Reading a node of the captured graph: its operator, its arguments, its shape, the modules that it belongs to."""
+"""Reading a node of the captured graph: its operator, its arguments, its shape, the
+modules that it belongs to.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def argument(node: Node, position: int, name: str, default: Any = None) -> Any:
 
 
 def size_of(size: Any) -> int:
-    """A size as a number: of a symbolic one (a dynamic batch), its value for the example inputs."""
+    """A size as a number: of a symbolic one (a dynamic batch), its value for the
+    example inputs.
+    """
     return int(size) if isinstance(size, int) else int(size.node.hint)
 
 
@@ -34,12 +38,16 @@ def sizes_of(tensor: torch.Tensor) -> tuple[int, ...]:
 
 
 def user_outputs(program: torch.export.ExportedProgram, results: Any) -> Any:
-    """What the module returns, of all outputs of its graph: before it come weights and buffers that forward writes into."""
+    """What the module returns, of all outputs of its graph: before it come weights and
+    buffers that forward writes into.
+    """
     return results[len(results) - len(program.graph_signature.user_outputs) :]
 
 
 def module_path(key: str) -> str:
-    """The real path of an `nn_module_stack` entry: export marks repeated calls as `block@1`."""
+    """The real path of an `nn_module_stack` entry: export marks repeated calls as
+    `block@1`.
+    """
     return key.split("@")[0]
 
 

@@ -16,7 +16,8 @@ CLOSE = 0.03
 class Options:
     """How channels are ranked and how narrow a group may become; see `recipe.Prune`.
 
-    `round_to` None: multiples of 8, and finer only where the budget would be missed by more than 3 points.
+    `round_to` None: multiples of 8, and finer only where the budget would be missed by
+    more than 3 points.
     """
 
     importance: str = "l2"

@@ -1,4 +1,6 @@
-"""The entries of a `plan.json`, one a width or a residual block; typed here, JSON only where they are read and written."""
+"""The entries of a `plan.json`, one a width or a residual block; typed here, JSON only
+where they are read and written.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ class WidthEntry:
 
 @dataclass(frozen=True)
 class BlockEntry:
-    """One residual block. `kept`: whether it stays. `importance`: how much the output changes without it."""
+    """One residual block. `kept`: whether it stays. `importance`: how much the output
+    changes without it.
+    """
 
     name: str
     kept: bool
@@ -64,7 +68,9 @@ def to_json(entry: Entry) -> Json:
 
 
 def from_json(data: Json) -> Entry:
-    """The inverse of `to_json`. Raises `KeyError`, `TypeError` or `ValueError` for what is no entry."""
+    """The inverse of `to_json`. Raises `KeyError`, `TypeError` or `ValueError` for what
+    is no entry.
+    """
     kind, kept = _optional(str, data, "kind"), data["kept"]
     other = {key: value for key, value in data.items() if key not in (BLOCK_KEYS if kind == BLOCK else WIDTH_KEYS)}
     if kind == BLOCK:
@@ -100,7 +106,9 @@ def rounded(score: float) -> float:
 
 
 def entries_of(cut: Cut, groups: Sequence[Group], scores: Sequence[NDArray[np.float64]], reason: str) -> Iterator[WidthEntry]:
-    """One entry a group. `scores`: one number a class; `reason`: why those that go were chosen."""
+    """One entry a group. `scores`: one number a class; `reason`: why those that go were
+    chosen.
+    """
     places = _places_of(cut.flow)
     for group, score in zip(groups, scores, strict=True):
         after = int(np.count_nonzero(~cut.dropped[group.classes]))
@@ -116,7 +124,9 @@ def entries_of(cut: Cut, groups: Sequence[Group], scores: Sequence[NDArray[np.fl
 
 
 def _places_of(flow: Propagation) -> dict[int, list[tuple[str, int]]]:
-    """For each label root, the weight dimensions that hold it: (weight, dimension), in the order of the weights."""
+    """For each label root, the weight dimensions that hold it: (weight, dimension), in
+    the order of the weights.
+    """
     out: dict[int, list[tuple[str, int]]] = {}
     for name, dims in flow.weights.items():
         for dim, labels in enumerate(dims):
@@ -126,7 +136,9 @@ def _places_of(flow: Propagation) -> dict[int, list[tuple[str, int]]]:
 
 
 def _kept(cut: Cut, group: Group, places: dict[int, list[tuple[str, int]]]) -> dict[str, str]:
-    """A few weight dimensions that hold all channels of a group, and what stays of each."""
+    """A few weight dimensions that hold all channels of a group, and what stays of
+    each.
+    """
     held: dict[tuple[str, int], set[int]] = {}
     for root in group.classes.tolist():
         for place in places.get(root, ()):

@@ -1,7 +1,9 @@
-"""`plan.json`: what a pruning decided, to be reviewed, compared, edited, and applied to another checkpoint of the same architecture.
+"""`plan.json`: what a pruning decided, to be reviewed, compared, edited, and applied to
+another checkpoint of the same architecture.
 
-Only decisions are in it: which indices of which weights stay, with the importance they were chosen by. What follows from them (coupled
-weights, attributes, the proof) is worked out again when the plan is applied, so a plan can be wrong but its result cannot.
+Only decisions are in it: which indices of which weights stay, with the importance they
+were chosen by. What follows from them (coupled weights, attributes, the proof) is
+worked out again when the plan is applied, so a plan can be wrong but its result cannot.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """`statistics`: whether normalisations average over what was cut. `architecture`: shapes of the weights, by name."""
+    """`statistics`: whether normalisations average over what was cut. `architecture`:
+    shapes of the weights, by name.
+    """
 
     amount: str
     importance: str
@@ -32,7 +36,9 @@ class Plan:
     groups: list[Entry] = field(default_factory=list)
 
     def write(self, path: Path) -> None:
-        """One line a group and a weight, so that two plans can be compared line by line."""
+        """One line a group and a weight, so that two plans can be compared line by
+        line.
+        """
         head = {"schema_version": SCHEMA_VERSION, "amount": self.amount, "importance": self.importance, "statistics": self.statistics}
         lines = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
         shapes = ",\n".join(f"  {json.dumps(name)}: {json.dumps(shape)}" for name, shape in self.architecture.items())
@@ -54,7 +60,9 @@ class Plan:
             raise UsageError(f"{path} is not a pruning plan: {type(error).__name__}: {error}", "give the plan.json of a pruning") from error
 
     def check(self, shapes: dict[str, list[int]]) -> None:
-        """Raises `UsageError` unless these weights have the shapes that the plan was made for."""
+        """Raises `UsageError` unless these weights have the shapes that the plan was
+        made for.
+        """
         for name in [*self.architecture, *shapes]:
             ours, theirs = self.architecture.get(name), shapes.get(name)
             if ours != theirs:
@@ -68,7 +76,9 @@ class Plan:
         return {entry.name for entry in self.groups if isinstance(entry, BlockEntry) and not entry.kept}
 
     def dropped(self, flow: Propagation) -> NDArray[np.bool_]:
-        """The labels that go. Raises `UsageError` for places that do not exist, or that contradict each other."""
+        """The labels that go. Raises `UsageError` for places that do not exist, or that
+        contradict each other.
+        """
         gone = np.zeros(len(flow.labels), dtype=bool)
         stays = np.zeros(len(flow.labels), dtype=bool)
         for entry in self.groups:

@@ -1,8 +1,11 @@
-"""The proof: the pruned network computes what the dense network computes with the same channels masked.
+"""The proof: the pruned network computes what the dense network computes with the same
+channels masked.
 
-Masking sets the cut indices of every weight to zero, on the way in and on the way out, so a cut channel carries nothing and the two must
-agree to rounding. Where a normalisation takes statistics over a dimension that was cut, masking is not enough: the reference is then the
-dense graph with those statistics taken over what stays (`reference.Reference`). No other pruning library checks this.
+Masking sets the cut indices of every weight to zero, on the way in and on the way out,
+so a cut channel carries nothing and the two must agree to rounding. Where a
+normalisation takes statistics over a dimension that was cut, masking is not enough: the
+reference is then the dense graph with those statistics taken over what stays
+(`reference.Reference`). No other pruning library checks this.
 """
 
 from __future__ import annotations
@@ -21,11 +24,17 @@ from mlopt.model.tensors import canonical, holders
 from mlopt.pruning.masking import masked, replace_zeros
 
 TOLERANCE = 1e-4
-"""Largest difference, relative to the largest output, in float32: dropping zeros changes the order of summation, no more."""
+"""Largest difference, relative to the largest output, in float32: dropping zeros
+changes the order of summation, no more.
+"""
 SHARP = 1e-2
-"""The difference must also be this much smaller than what masking did to the output; else the comparison could not have failed."""
+"""The difference must also be this much smaller than what masking did to the output;
+else the comparison could not have failed.
+"""
 RESOLUTION = {torch.float64: 1e-13}
-"""What masking does must be larger than this to be seen at all, relative to the largest output; 1e-5 in float32."""
+"""What masking does must be larger than this to be seen at all, relative to the largest
+output; 1e-5 in float32.
+"""
 HALF_TOLERANCE = 5e-2
 """For a half-precision network that cannot run in float32."""
 
@@ -35,10 +44,12 @@ Run = Callable[[Mapping[str, torch.Tensor], tuple[Any, ...]], Any]
 
 @dataclass(frozen=True)
 class Proof:
-    """What was compared. `error` is relative to the largest masked output; `moved` says how much masking changed the dense output.
+    """What was compared. `error` is relative to the largest masked output; `moved` says
+    how much masking changed the dense output.
 
-    `reference`: `masked module`, or `masked graph` where statistics are taken over what stays. `trained`: whether one backward step gave
-    finite gradients in the pruned shapes (false: the model's forward is not differentiable).
+    `reference`: `masked module`, or `masked graph` where statistics are taken over what
+    stays. `trained`: whether one backward step gave finite gradients in the pruned
+    shapes (false: the model's forward is not differentiable).
     """
 
     holds: bool
@@ -56,7 +67,9 @@ class Proof:
 
 @dataclass(frozen=True)
 class _Precision:
-    """The type to compute in (None: the weights' own), and the difference that is allowed in it."""
+    """The type to compute in (None: the weights' own), and the difference that is
+    allowed in it.
+    """
 
     dtype: torch.dtype | None
     tolerance: float = TOLERANCE
@@ -66,7 +79,9 @@ class _Precision:
 
 
 class Prover:
-    """Compares pruned modules with one dense module under one cut; what the masked one gives is worked out once a precision."""
+    """Compares pruned modules with one dense module under one cut; what the masked one
+    gives is worked out once a precision.
+    """
 
     def __init__(
         self,
@@ -75,10 +90,11 @@ class Prover:
         inputs: tuple[Any, ...],
         reference: Run | None = None,
     ) -> None:
-        """`cuts`: for each weight that is cut, by name, the indices of each dimension that stay (None: all).
+        """`cuts`: for each weight that is cut, by name, the indices of each dimension
+        that stay (None: all).
 
-        `inputs`: positional, as the dense module takes them. `reference`: what the masked
-        network computes, where the masked module is not it.
+        `inputs`: positional, as the dense module takes them. `reference`: what the
+        masked network computes, where the masked module is not it.
         """
         self.dense, self.inputs, self.reference = dense, inputs, reference
         self._state = canonical(dense)  # a shared tensor goes under its first name, and functional_call ties the others
@@ -88,10 +104,11 @@ class Prover:
         self._wanted: dict[torch.dtype | None, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
 
     def prove(self, pruned: nn.Module) -> Proof:
-        """Run both on the inputs. Raises whatever the pruned module raises: usually a size written in forward that does not fit.
+        """Run both on the inputs. Raises whatever the pruned module raises: usually a
+        size written in forward that does not fit.
 
-        Runs in float32; again in float64 when the signal is too weak for float32 to tell
-        (deep networks before training).
+        Runs in float32; again in float64 when the signal is too weak for float32 to
+        tell (deep networks before training).
         """
         if not any(tensor.dtype in (torch.float16, torch.bfloat16) for tensor in self._state.values()):
             proof = self._compare(pruned, _Precision(None))
@@ -100,7 +117,8 @@ class Prover:
             try:
                 return self._compare(pruned, _Precision(torch.float64))
             except (RuntimeError, TypeError):  # a forward that casts by itself
-                return _vacuous(proof)
+                unread = "the cut channels had no influence on this output"
+                return replace(proof, holds=True, precision=f"{proof.precision}; {unread}")
         try:
             return self._compare(pruned, _Precision(torch.float32))
         except (RuntimeError, TypeError):
@@ -122,7 +140,8 @@ class Prover:
         error = max((distance(a, b) for a, b in zip(got, want, strict=True)), default=0.0)
         moved = max((distance(a, b) for a, b in zip(want, plain, strict=True)), default=0.0)
         resolution = RESOLUTION.get(precision.dtype or torch.float32, 1e-5)
-        # In float64, masking that moves nothing can only mean that nothing reads the cut channels.
+        # In float64, masking that moves nothing can only mean that nothing reads the
+        # cut channels.
         unread = precision.dtype is torch.float64 and error <= resolution
         sharp = error <= SHARP * moved if moved > resolution else unread
         return Proof(
@@ -166,12 +185,10 @@ def prove(dense: nn.Module, pruned: nn.Module, surgery: Surgery, inputs: tuple[A
     return Prover(dense, surgery.weights, inputs, reference).prove(pruned)
 
 
-def _vacuous(proof: Proof) -> Proof:
-    return replace(proof, holds=True, precision=f"{proof.precision}; the cut channels had no influence on this output")
-
-
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Largest difference relative to the largest reference value; infinite when either holds a NaN."""
+    """Largest difference relative to the largest reference value; infinite when either
+    holds a NaN.
+    """
     if a.numel() == 0:
         return 0.0
     finite = torch.isfinite(b)

@@ -1,10 +1,13 @@
-"""Labels flow over the ATen graph: which indices of which weights are kept or cut together.
+"""Labels flow over the ATen graph: which indices of which weights are kept or cut
+together.
 
-The graph of `torch.export` is walked once in order. A rule (`rules/`) says how the labels of an operator's inputs become the labels of
-its output. An operator without a rule pins what it touches: it costs compression, never correctness.
+The graph of `torch.export` is walked once in order. A rule (`rules/`) says how the
+labels of an operator's inputs become the labels of its output. An operator without a
+rule pins what it touches: it costs compression, never correctness.
 
-The idea follows DepGraph (arXiv 2301.12900) but works on indices instead of layers, so that concatenation, splitting, shuffling, grouped
-convolutions and attention heads are the same case: exact re-indexing.
+The idea follows DepGraph (arXiv 2301.12900) but works on indices instead of layers, so
+that concatenation, splitting, shuffling, grouped convolutions and attention heads are
+the same case: exact re-indexing.
 """
 
 from __future__ import annotations
@@ -20,35 +23,32 @@ from torch.fx import Node
 from mlopt.pruning.factors import Layout, Split
 from mlopt.pruning.labels import Array, Labels, pinned
 from mlopt.pruning.nodes import sizes_of, user_outputs
-from mlopt.pruning.rule_table import RULES, TensorLabels, Value, rule_of
+from mlopt.pruning.rule_table import RULES, TensorLabels, Value, rule_of, tensors_of
 
 
 @dataclass(frozen=True)
 class Term:
-    """A count that is a constant times the kept sizes of some dimensions: the MACs of one operator."""
+    """A count that is a constant times the kept sizes of some dimensions: the MACs of
+    one operator.
+    """
 
     constant: int
     dims: tuple[Array, ...]
     node: str
 
 
-def tensors_of(value: Value) -> Iterator[TensorLabels]:
-    """The tensors in what a node gives, in order."""
-    if isinstance(value, tuple):
-        for item in value:
-            yield from tensors_of(item)
-    elif value is not None:
-        yield value
-
-
 @dataclass
 class Propagation:
-    """One walk over the graph. Afterwards it holds the labels of every tensor, and what the rules noted on the way."""
+    """One walk over the graph. Afterwards it holds the labels of every tensor, and what
+    the rules noted on the way.
+    """
 
     program: torch.export.ExportedProgram
     layout: Layout = field(default_factory=dict)
     cut_statistics: bool = False
-    """Whether dimensions that statistics are taken over may be cut: the pruned network then has statistics of its own."""
+    """Whether dimensions that statistics are taken over may be cut: the pruned network
+    then has statistics of its own.
+    """
 
     def __post_init__(self) -> None:
         self.labels = Labels()
@@ -56,17 +56,23 @@ class Propagation:
         self.weights: dict[str, TensorLabels] = {}
         """Labels of each parameter and floating-point buffer, by its qualified name."""
         self.producers: list[tuple[str, Array]] = []
-        """The output dimension of every operator that owns a weight: where channels are made. (node name, labels)"""
+        """The output dimension of every operator that owns a weight: where channels are
+        made. (node name, labels)
+        """
         self.macs: list[Term] = []
         self.splits: dict[tuple[str, int], Split] = {}
-        """What was decided for each dimension that a view splits: by node name and input dimension."""
+        """What was decided for each dimension that a view splits: by node name and
+        input dimension.
+        """
         self.unknown: dict[str, int] = {}
         self.scales: set[str] = set()
         """Names of the weights that scale a normalisation's output."""
         self.computed: list[str] = []
         """Modules whose weights are computed from others: left whole."""
         self.statistics: dict[Node, None] = {}
-        """Nodes whose result changes when a dimension they average over is cut (only with `cut_statistics`)."""
+        """Nodes whose result changes when a dimension they average over is cut (only
+        with `cut_statistics`).
+        """
         self.resized: dict[Node, None] = {}
         """Nodes whose sizes are written in forward (view, split, ...), in order."""
         self._constant: set[Node] = set()
@@ -144,7 +150,9 @@ class Propagation:
             self.labels.pin(array)
 
     def average(self, node: Node, *dims: Array) -> None:
-        """Statistics are taken over these dimensions: pinned, or noted where `cut_statistics` allows to cut them."""
+        """Statistics are taken over these dimensions: pinned, or noted where
+        `cut_statistics` allows to cut them.
+        """
         if self.cut_statistics:
             self.statistics[node] = None
         else:
@@ -175,11 +183,15 @@ class Propagation:
         return self.all_pinned(node)
 
     def product(self, node: Node, constant: int, *dims: Array) -> None:
-        """Record the MACs of an operator: `constant` times the kept size of each dimension."""
+        """Record the MACs of an operator: `constant` times the kept size of each
+        dimension.
+        """
         self.macs.append(Term(constant, tuple(dims), node.name))
 
     def broadcast(self, sources: list[Any], out: tuple[int, ...]) -> TensorLabels:
-        """Element-wise operators: aligned dimensions are united; a broadcast dimension of size one takes the other's labels."""
+        """Element-wise operators: aligned dimensions are united; a broadcast dimension
+        of size one takes the other's labels.
+        """
         result: list[Array | None] = [None] * len(out)
         for source in sources:
             labels = self.of(source)

@@ -1,4 +1,6 @@
-"""Structured pruning of one module, from capture to proof: where to begin reading, and all that others import."""
+"""Structured pruning of one module, from capture to proof: where to begin reading, and
+all that others import.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,8 @@ class Pruner:
         options: Options | None = None,
         losses: Iterable[Callable[[], torch.Tensor]] = (),
     ) -> None:
-        """`inputs`: positional example inputs, on which the proof runs. `losses`: closures for `importance="taylor"`.
+        """`inputs`: positional example inputs, on which the proof runs. `losses`:
+        closures for `importance="taylor"`.
 
         Raises `PassFailed` when the module cannot be captured, `UsageError` for one
         without weights or a `keep` that matches nothing.
@@ -73,7 +76,9 @@ class Pruner:
         return self.dense.analysis(cut_statistics)
 
     def choose(self, amount: str | Amount) -> Choice:
-        """Which widths and labels would go for a budget; nothing is cut. Raises `Declined`, and `UsageError` for a bad amount."""
+        """Which widths and labels would go for a budget; nothing is cut. Raises
+        `Declined`, and `UsageError` for a bad amount.
+        """
         return self.chooser.best(Amount.parse(amount) if isinstance(amount, str) else amount)
 
     def prune(self, amount: str | Amount) -> Pruned:
@@ -139,6 +144,8 @@ def prune_module(
     options: Options | None = None,
     losses: Iterable[Callable[[], torch.Tensor]] = (),
 ) -> Pruned:
-    """Cut a copy of `module` to the budget and prove it: `Pruner` for one budget. Raises what it raises."""
+    """Cut a copy of `module` to the budget and prove it: `Pruner` for one budget.
+    Raises what it raises.
+    """
     budget = Amount.parse(amount)
     return Pruner(module, inputs, options, losses).prune(budget)

@@ -1,4 +1,6 @@
-"""What a pruned network must compute where masking its channels is not enough: the dense graph, averaging over what stays."""
+"""What a pruned network must compute where masking its channels is not enough: the
+dense graph, averaging over what stays.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,16 @@ from mlopt.pruning.call_arguments import renewed_arguments
 from mlopt.pruning.cut import Cut, changed_statistics
 from mlopt.pruning.nodes import user_outputs
 from mlopt.pruning.proof import Run
-from mlopt.pruning.propagation import tensors_of
-from mlopt.pruning.rule_table import TensorLabels
+from mlopt.pruning.rule_table import TensorLabels, tensors_of
 
 
 class Reference(Interpreter):
-    """The dense graph on masked weights, its statistics taken over what stays: what a pruned network must compute.
+    """The dense graph on masked weights, its statistics taken over what stays: what a
+    pruned network must compute.
 
-    An operator that averages over a dimension that is cut (weight standardisation, a LayerNorm over its width, ...) sees the kept indices
-    only, and its result is put back among zeros; every other operator runs as it stands in the graph.
+    An operator that averages over a dimension that is cut (weight standardisation, a
+    LayerNorm over its width, ...) sees the kept indices only, and its result is put
+    back among zeros; every other operator runs as it stands in the graph.
     """
 
     def __init__(self, cut: Cut) -> None:
@@ -31,7 +34,9 @@ class Reference(Interpreter):
         self._narrow = changed_statistics(cut)
 
     def outputs(self, weights: Mapping[str, torch.Tensor], inputs: tuple[Any, ...]) -> list[torch.Tensor]:
-        """The user outputs for `weights` (by qualified name, constants excepted) and the module's positional inputs."""
+        """The user outputs for `weights` (by qualified name, constants excepted) and
+        the module's positional inputs.
+        """
         program = self.cut.flow.program
         values = []
         given = iter(pytree.tree_leaves(inputs))
@@ -79,5 +84,7 @@ class Reference(Interpreter):
 
 
 def reference_of(cut: Cut) -> Run | None:
-    """What the proof of a cut compares with; None: the masked module itself, for nothing averages over what was cut."""
+    """What the proof of a cut compares with; None: the masked module itself, for
+    nothing averages over what was cut.
+    """
     return Reference(cut).outputs if changed_statistics(cut) else None

@@ -1,4 +1,6 @@
-"""What is said of a pruning: how it was asked, what was reached, on which rung, and every width before and after."""
+"""What is said of a pruning: how it was asked, what was reached, on which rung, and
+every width before and after.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from torch import nn
 
 from mlopt.model.surgery import Surgery
 from mlopt.pruning.budget import Amount
-from mlopt.pruning.choice import Choice, Rounding
+from mlopt.pruning.choice import Choice, NotRounded, Rounding
 from mlopt.pruning.counting import Counts
 from mlopt.pruning.cut import changed_statistics
 from mlopt.pruning.ladder.climb import Reached
@@ -21,7 +23,9 @@ from mlopt.pruning.proof import Proof
 
 @dataclass(frozen=True)
 class WidthReport:
-    """One width of the network, in indices (`unit` of them go together: 1 for a channel, the head width for a head)."""
+    """One width of the network, in indices (`unit` of them go together: 1 for a
+    channel, the head width for a head).
+    """
 
     name: str
     kind: str
@@ -32,7 +36,9 @@ class WidthReport:
 
 @dataclass(frozen=True)
 class BlockReport:
-    """One residual block: `after` is 0 if it was left out. `importance`: relative change of the output without it."""
+    """One residual block: `after` is 0 if it was left out. `importance`: relative
+    change of the output without it.
+    """
 
     name: str
     kind: str
@@ -44,11 +50,12 @@ class BlockReport:
 
 @dataclass(frozen=True)
 class PruneReport:
-    """What was asked, what was reached, and how it was checked. Shares are of the dense module.
+    """What was asked, what was reached, and how it was checked. Shares are of the dense
+    module.
 
     `statistics`: how many normalisations average over a dimension that was cut (0 where
-    that could be avoided). `rounding`: None where no width was rounded. `layers`: MACs of
-    each layer for one sample, before and after, by module path.
+    that could be avoided). `layers`: MACs of each layer for one sample, before and
+    after, by module path.
     """
 
     amount: str
@@ -63,14 +70,16 @@ class PruneReport:
     groups: list[WidthReport] | list[BlockReport]
     unknown_operators: dict[str, int]
     statistics: int = 0
-    rounding: Rounding | None = None
+    rounding: Rounding | NotRounded = field(default_factory=NotRounded)
     note: str = ""
     layers: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """A pruned copy, the decisions, the report, and the cut as data. On the graph rung `module` is a `torch.fx.GraphModule`."""
+    """A pruned copy, the decisions, the report, and the cut as data. On the graph rung
+    `module` is a `torch.fx.GraphModule`.
+    """
 
     module: nn.Module
     plan: Plan

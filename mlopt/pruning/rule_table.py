@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 TensorLabels = list[Array]
 """The labels of one tensor: one array a dimension."""
 Value: TypeAlias = "TensorLabels | tuple[Value, ...] | None"
-"""The labels of what a node gives: of a tensor, of several (a tuple), or None for what is no tensor."""
+"""The labels of what a node gives: of a tensor, of several (a tuple), or None for what
+is no tensor.
+"""
 
 Rule = Callable[["Propagation", Node], Value]
 RULES: dict[str, Rule] = {}
-"""Rules by the operator's name without its namespace and overload: `linear` for `aten.linear.default`."""
+"""Rules by the operator's name without its namespace and overload: `linear` for
+`aten.linear.default`.
+"""
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
@@ -39,9 +43,20 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 def rule_of(target: object) -> Rule | None:
-    """The rule of an operator, or None. One that works in place (`relu_`) has the rule of the one that does not."""
+    """The rule of an operator, or None. One that works in place (`relu_`) has the rule
+    of the one that does not.
+    """
     if not isinstance(target, torch._ops.OpOverload):
         return None
     name = target._schema.name.split("::")[1]
     found = RULES.get(name) or RULES.get(name.removesuffix("_"))
     return RULES["pointwise"] if found is None and torch.Tag.pointwise in target.tags else found
+
+
+def tensors_of(value: Value) -> Iterator[TensorLabels]:
+    """The tensors in what a node gives, in order."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from tensors_of(item)
+    elif value is not None:
+        yield value

@@ -1,4 +1,6 @@
-"""What each width costs when it alone is narrowed: where a network has channels to spare, and where it has none."""
+"""What each width costs when it alone is narrowed: where a network has channels to
+spare, and where it has none.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ MAX_GROUPS = 64
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """`values[group][ratio]`: the metric with that share of the group masked, and nothing else. `left_out`: groups not tried."""
+    """`values[group][ratio]`: the metric with that share of the group masked, and
+    nothing else. `left_out`: groups not tried.
+    """
 
     metric: str
     dense: float
@@ -35,9 +39,11 @@ class Sensitivity:
 
 
 def measure(metric: str, pruner: Pruner, judge: Callable[[nn.Module], float], ratios: tuple[float, ...] = RATIOS) -> Sensitivity:
-    """Mask, judge, unmask: the channels with the lowest scores of one group at a time. `judge` maps the module to the metric's value.
+    """Mask, judge, unmask: the channels with the lowest scores of one group at a time.
+    `judge` maps the module to the metric's value.
 
-    At most 64 groups, those with the most MACs behind them. The module is left as it was.
+    At most 64 groups, those with the most MACs behind them. The module is left as it
+    was.
     """
     analysis = pruner.analysis()
     scores = score_classes(analysis.flow, analysis.groups, pruner.weights, pruner.options.importance)
@@ -67,7 +73,9 @@ def measure(metric: str, pruner: Pruner, judge: Callable[[nn.Module], float], ra
 
 @contextlib.contextmanager
 def swapped(module: nn.Module, values: dict[str, torch.Tensor]) -> Iterator[None]:
-    """Other values in some tensors for a while, in place, so that whatever shares them sees them too."""
+    """Other values in some tensors for a while, in place, so that whatever shares them
+    sees them too.
+    """
     state = canonical(module)
     kept = {name: state[name].detach().clone() for name in values}
     for name, value in values.items():

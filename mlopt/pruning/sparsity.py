@@ -1,7 +1,9 @@
-"""Zeros without smaller shapes: single weights (unstructured), or two of every four along the input (2:4).
+"""Zeros without smaller shapes: single weights (unstructured), or two of every four
+along the input (2:4).
 
-The mask is where the weights are zero, so nothing is stored beside them; a bundle names the weights that must keep their zeros, and training
-puts them back after every step. Few runtimes gain from zeros: the pass measures which, and the report says so.
+The mask is where the weights are zero, so nothing is stored beside them; a bundle names
+the weights that must keep their zeros, and training puts them back after every step.
+Few runtimes gain from zeros: the pass measures which, and the report says so.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from mlopt.model.tensors import holders
 
 @dataclass(frozen=True)
 class Sparse:
-    """What was zeroed. `names`: weights that keep their zeros; `skipped`: with the reason why not."""
+    """What was zeroed. `names`: weights that keep their zeros; `skipped`: with the
+    reason why not.
+    """
 
     names: tuple[str, ...]
     zeros: int
@@ -30,9 +34,11 @@ class Sparse:
 def sparsify(module: nn.Module, kind: str, share: float, scores: Mapping[str, torch.Tensor] | None = None) -> Sparse:
     """Zero the smallest weights of linear and convolution layers in place.
 
-    `kind`: `unstructured` zeroes `share` of all such weights, ranked across layers by magnitude relative to the layer's mean (so that no layer
-    is emptied for its scale), or `2:4` zeroes the two smallest of every four neighbours along the input dimension, as sparse tensor cores
-    want it (Mishra et al., arXiv 2104.08378). `scores`: importance of each weight by name, instead of its magnitude.
+    `kind`: `unstructured` zeroes `share` of all such weights, ranked across layers by
+    magnitude relative to the layer's mean (so that no layer is emptied for its scale),
+    or `2:4` zeroes the two smallest of every four neighbours along the input dimension,
+    as sparse tensor cores want it (Mishra et al., arXiv 2104.08378). `scores`:
+    importance of each weight by name, instead of its magnitude.
     """
     chosen, skipped = _weights(module, kind)
     total = sum(weight.numel() for weight in chosen.values())

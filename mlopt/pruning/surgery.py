@@ -1,4 +1,6 @@
-"""From the labels that go to a `Surgery`: which indices of which weights stay, and what stock layers remember of their own sizes."""
+"""From the labels that go to a `Surgery`: which indices of which weights stay, and what
+stock layers remember of their own sizes.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def cuts_of(cut: Cut) -> Surgery:
 
 
 def kept_heads(module: nn.Module, surgery: Surgery) -> dict[str, int]:
-    """Attention modules whose heads were cut: the output projection's columns say how many are left."""
+    """Attention modules whose heads were cut: the output projection's columns say how
+    many are left.
+    """
     out = {}
     for path, child in module.named_modules():
         if isinstance(child, nn.MultiheadAttention):
@@ -37,7 +41,8 @@ def kept_heads(module: nn.Module, surgery: Surgery) -> dict[str, int]:
 
 
 def leaf_changes(module: nn.Module, surgery: Surgery, cut_statistics: bool = False) -> None:
-    """Add what the stock layers remember of their own sizes, and what must take over from `nn.MultiheadAttention`.
+    """Add what the stock layers remember of their own sizes, and what must take over
+    from `nn.MultiheadAttention`.
 
     `module` is still dense. `cut_statistics`: group normalisations keep their groups.
     """
@@ -105,4 +110,5 @@ LEAVES = (
     nn.MultiheadAttention,
     nn.RNNBase,
 )
-"""Classes whose sizes `leaf_changes` knows; `ladder/attributes.py` leaves them alone."""
+"""Classes whose sizes `leaf_changes` knows; `ladder/attributes.py` leaves them alone.
+"""

@@ -12,7 +12,9 @@ from mlopt.pruning.proof import Proof
 
 @dataclass(frozen=True)
 class Proved:
-    """A pruned module, the cut as data, and the proof that the module computes what the masked dense one does."""
+    """A pruned module, the cut as data, and the proof that the module computes what the
+    masked dense one does.
+    """
 
     module: nn.Module
     surgery: Surgery

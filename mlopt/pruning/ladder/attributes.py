@@ -1,8 +1,11 @@
-"""Sizes that are written in a user's forward: which attributes hold them, and what they become.
+"""Sizes that are written in a user's forward: which attributes hold them, and what they
+become.
 
-`x.view(b, n, self.num_heads, self.head_dim)` after a cut of the heads needs `num_heads` changed. The graph knows which node changed its
-size from what to what, and which module wrote it; an attribute of that module (or of one that encloses it) with the old value is a
-candidate. Candidates are tried, smallest set first, and the first one with which the proof holds is used.
+`x.view(b, n, self.num_heads, self.head_dim)` after a cut of the heads needs `num_heads`
+changed. The graph knows which node changed its size from what to what, and which module
+wrote it; an attribute of that module (or of one that encloses it) with the old value is
+a candidate. Candidates are tried, smallest set first, and the first one with which the
+proof holds is used.
 """
 
 from __future__ import annotations
@@ -18,8 +21,7 @@ from torch import nn
 from mlopt.model.surgery import Surgery
 from mlopt.pruning.cut import Cut
 from mlopt.pruning.nodes import enclosing
-from mlopt.pruning.propagation import tensors_of
-from mlopt.pruning.rule_table import Value
+from mlopt.pruning.rule_table import Value, tensors_of
 from mlopt.pruning.surgery import LEAVES
 
 MAX_TRIALS = 24
@@ -62,7 +64,8 @@ def find_candidates(module: nn.Module, cut: Cut) -> list[Candidate]:
             for name, value in vars(owner).items():
                 if name.startswith("_") or name == "training":
                     continue
-                # One old size may have two new ones, of what goes in and of what comes out: each is a candidate.
+                # One old size may have two new ones, of what goes in and of what comes
+                # out: each is a candidate.
                 for own in (of_output, of_inputs):
                     new = renewed(value, {**dict(sorted(pairs)), **dict(sorted(own))})
                     if new is not None:
@@ -89,7 +92,9 @@ def renewed(value: Any, sizes: dict[int, int]) -> Any:
 
 
 def proposals(candidates: list[Candidate]) -> Iterator[tuple[Candidate, ...]]:
-    """Sets of candidates to try: none, all likely ones, all, then every single one, pair, ..."""
+    """Sets of candidates to try: none, all likely ones, all, then every single one,
+    pair, ...
+    """
 
     def once(chosen: list[Candidate]) -> tuple[Candidate, ...]:
         return tuple({(c.class_name, c.attribute): c for c in chosen}.values())

@@ -1,4 +1,6 @@
-"""The ladder itself: which cut each rung tries, in which order, and what is said of the rungs that were refused."""
+"""The ladder itself: which cut each rung tries, in which order, and what is said of the
+rungs that were refused.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from mlopt.pruning.ladder.in_graph import in_graph
 from mlopt.pruning.ladder.in_module import in_module
 from mlopt.pruning.nodes import enclosing
 from mlopt.pruning.options import CLOSE
-from mlopt.pruning.propagation import tensors_of
+from mlopt.pruning.rule_table import tensors_of
 from mlopt.pruning.surgery import LEAVES
 
 MODULE, PARTLY, GRAPH = "module", "module without resized groups", "graph"
@@ -24,7 +26,9 @@ MODULE, PARTLY, GRAPH = "module", "module without resized groups", "graph"
 
 
 class Candidates:
-    """The cuts that the rungs may try: the whole one, and one that leaves whole what a user's `forward` has sizes of."""
+    """The cuts that the rungs may try: the whole one, and one that leaves whole what a
+    user's `forward` has sizes of.
+    """
 
     def __init__(self, chooser: Chooser, whole: Choice, budget: Amount) -> None:
         self.chooser, self.whole, self.budget = chooser, whole, budget
@@ -36,7 +40,9 @@ class Candidates:
         return self.chooser.of_groups(self.whole.analysis, groups, self.budget)
 
     def partial_if(self, near: bool) -> Choice | None:
-        """The partial cut, if it comes near the budget (or, `near` false, if it does not)."""
+        """The partial cut, if it comes near the budget (or, `near` false, if it does
+        not).
+        """
         if self.partial is None:
             return None
         is_near = self.partial.miss <= max(CLOSE, self.whole.miss + CLOSE)
@@ -45,7 +51,9 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Rung:
-    """`choose` says which cut is tried (None: leave this rung out), `build` makes the network and proves it."""
+    """`choose` says which cut is tried (None: leave this rung out), `build` makes the
+    network and proves it.
+    """
 
     name: str
     choose: Callable[[Candidates], Choice | None]
@@ -58,7 +66,9 @@ LADDER: Sequence[Rung] = (
     Rung(GRAPH, lambda candidates: candidates.whole, in_graph),
     Rung(PARTLY, lambda candidates: candidates.partial_if(near=False), in_module),
 )
-"""For a budget. Where the partial cut falls short of it, the whole cut in the graph comes first."""
+"""For a budget. Where the partial cut falls short of it, the whole cut in the graph
+comes first.
+"""
 
 PLAN_LADDER: Sequence[Rung] = tuple(rung for rung in LADDER if rung.name != PARTLY)
 """For a plan: it says which indices go, so no other cut is tried."""
@@ -66,7 +76,9 @@ PLAN_LADDER: Sequence[Rung] = tuple(rung for rung in LADDER if rung.name != PART
 
 @dataclass(frozen=True)
 class Reached:
-    """The first rung that could be proved. `reason`: why those before it could not; empty on the first."""
+    """The first rung that could be proved. `reason`: why those before it could not;
+    empty on the first.
+    """
 
     rung: str
     choice: Choice
@@ -76,7 +88,9 @@ class Reached:
 
 @dataclass(frozen=True)
 class Failed:
-    """No rung could be proved. `problem`: what went wrong on the way; `last`: on the last rung."""
+    """No rung could be proved. `problem`: what went wrong on the way; `last`: on the
+    last rung.
+    """
 
     problem: str
     last: str
@@ -103,7 +117,9 @@ def because(problem: str) -> str:
 
 
 def resized_labels(analysis: Analysis, cut: Cut) -> set[int]:
-    """Every label root of a dimension that was cut and that passes a node whose size is written in a user's forward."""
+    """Every label root of a dimension that was cut and that passes a node whose size is
+    written in a user's forward.
+    """
     out: set[int] = set()
     flow = analysis.flow
     for node in flow.resized:

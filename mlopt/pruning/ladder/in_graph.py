@@ -21,7 +21,9 @@ from mlopt.pruning.surgery import cuts_of
 
 
 def in_graph(dense: Dense, cut: Cut) -> Attempt:
-    """Rewrite the captured graph: with a free batch size if the model can be captured so, else with the one at hand."""
+    """Rewrite the captured graph: with a free batch size if the model can be captured
+    so, else with the one at hand.
+    """
     surgery = cuts_of(cut)
     prover = Prover(dense.module, surgery.weights, dense.inputs, reference_of(cut))
     problem = ""
@@ -47,7 +49,9 @@ def _rewritten(dense: Dense, cut: Cut, surgery: Surgery, prover: Prover) -> Prov
 
 
 def _with_free_batch(dense: Dense, cut: Cut, surgery: Surgery) -> Cut:
-    """The same cut on a capture whose batch size is free. Raises `Unwritten` where its labels do not fit."""
+    """The same cut on a capture whose batch size is free. Raises `Unwritten` where its
+    labels do not fit.
+    """
     flow = dense.with_free_batch(cut.flow.cut_statistics).flow
     dropped = np.zeros(len(flow.labels), dtype=bool)
     for name, keeps in surgery.weights.items():

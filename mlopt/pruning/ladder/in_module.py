@@ -1,4 +1,6 @@
-"""The cut in a copy of the user's module, with the attributes changed that hold sizes its `forward` has written in."""
+"""The cut in a copy of the user's module, with the attributes changed that hold sizes
+its `forward` has written in.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from mlopt.system.processes import check_stop
 
 
 def in_module(dense: Dense, cut: Cut) -> Attempt:
-    """Apply the cut, change attributes where that is needed, and prove. The module may share tensors with the dense one."""
+    """Apply the cut, change attributes where that is needed, and prove. The module may
+    share tensors with the dense one.
+    """
     base = cuts_of(cut)
     leaf_changes(dense.module, base, cut.flow.cut_statistics)
     trial = _Trial(dense.module, base, Prover(dense.module, base.weights, dense.inputs, reference_of(cut)))
@@ -45,7 +49,8 @@ class _Trial:
         self.problems: list[str] = []
 
     def fewest(self, candidates: tuple[Candidate, ...]) -> Proved | None:
-        """With these attributes changed, or with fewer of them if the proof holds without.
+        """With these attributes changed, or with fewer of them if the proof holds
+        without.
 
         An attribute that has the right number by chance may mean something else.
         """

@@ -1,7 +1,10 @@
-"""The cut on the captured graph itself: for a module whose own `forward` cannot run in the new sizes.
+"""The cut on the captured graph itself: for a module whose own `forward` cannot run in
+the new sizes.
 
-The labels say how large every dimension of every tensor is after the cut, so each size that is written into the graph can be renewed
-exactly. The result is a `torch.fx.GraphModule` under the dense module's weight names that trains: batch norm and dropout are modules in it.
+The labels say how large every dimension of every tensor is after the cut, so each size
+that is written into the graph can be renewed exactly. The result is a
+`torch.fx.GraphModule` under the dense module's weight names that trains: batch norm and
+dropout are modules in it.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ from mlopt.pruning.nodes import argument, op_name, shape, user_outputs
 
 
 def rewrite(cut: Cut, tensors: Mapping[str, torch.Tensor], dense: nn.Module) -> GraphModule:
-    """The pruned graph as a module. `tensors`: the pruned parameters and buffers, by qualified name. Raises `Unwritten`."""
+    """The pruned graph as a module. `tensors`: the pruned parameters and buffers, by
+    qualified name. Raises `Unwritten`.
+    """
     return _Writer(cut, tensors, dense).write()
 
 
@@ -98,7 +103,9 @@ class _Writer:
         self.new[node] = self.graph.create_node("call_function", target, new_args, new_kwargs, node.name)
 
     def _batch_norm(self, node: Node, name: str) -> bool:
-        """Put a module where the graph has frozen statistics, under the path of its running mean."""
+        """Put a module where the graph has frozen statistics, under the path of its
+        running mean.
+        """
         where = [self.weight_of.get(item) if isinstance(item, Node) else None for item in node.args[1:5]]
         training = name == "batch_norm" and bool(node.args[5])
         if training or where[2] is None or where[3] is None or not where[2].endswith("running_mean"):
@@ -128,7 +135,9 @@ class _Writer:
         return True
 
     def _dropout(self, node: Node, name: str) -> bool:
-        """Put the layer back. A decomposed graph has only a copy where one was, and none of a rate that was given to `F.dropout`."""
+        """Put the layer back. A decomposed graph has only a copy where one was, and
+        none of a rate that was given to `F.dropout`.
+        """
         path, kind = list((node.meta.get("nn_module_stack") or {"": ("", "")}).values())[-1]
         if name != "clone":
             rate = float(argument(node, 1, "p"))

@@ -1,4 +1,6 @@
-"""One small function an operator: how labels flow through it. Importing this package fills the table `rule_table.RULES`."""
+"""One small function an operator: how labels flow through it. Importing this package
+fills the table `rule_table.RULES`.
+"""
 
 from mlopt.pruning.rule_table import rule_of
 from mlopt.pruning.rules import attention, elementwise, indexing, linear, normalisation, recurrent, reduction, reshaping

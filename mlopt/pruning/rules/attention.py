@@ -11,7 +11,9 @@ from mlopt.pruning.rule_table import Value, rule
 
 @rule("scaled_dot_product_attention")
 def attention(flow: Propagation, node: Node) -> Value:
-    """`softmax(q k^T / sqrt(d)) v`: heads are united; the query's and key's own width sets the scale, so it is pinned."""
+    """`softmax(q k^T / sqrt(d)) v`: heads are united; the query's and key's own width
+    sets the scale, so it is pinned.
+    """
     query, key, value = (flow.of(source) for source in node.args[:3])
     extra = [s for s in node.all_input_nodes if s not in node.args[:3]]
     flow.pin(query[-1], key[-1], query[-2], key[-2], value[-2])

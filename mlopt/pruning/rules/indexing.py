@@ -43,12 +43,15 @@ def stack(flow: Propagation, node: Node) -> Value:
 
 @rule("split_with_sizes", "split", "chunk", "split_copy", "split_with_sizes_copy")
 def split(flow: Propagation, node: Node) -> Value:
-    """Ranges of one dimension. Equal chunks in the code stay equal only if their cuts are equal; the sizes written in forward are renewed later."""
+    """Ranges of one dimension. Equal chunks in the code stay equal only if their cuts
+    are equal; the sizes written in forward are renewed later.
+    """
     labels = flow.of(node.args[0])
     dim = int(argument(node, 2, "dim", 0)) % len(labels)
     parts = [sizes_of(value)[dim] for value in node.meta["val"]]
     if len(set(parts)) == 1 and len(parts) > 1:
-        # `chunk(n)` and `split(size)` compute their sizes from the whole: tie the parts so that they stay equal.
+        # `chunk(n)` and `split(size)` compute their sizes from the whole: tie the parts
+        # so that they stay equal.
         rows = labels[dim].reshape(len(parts), -1)
         for row in rows[1:]:
             flow.union(rows[0], row)

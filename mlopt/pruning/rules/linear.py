@@ -1,4 +1,6 @@
-"""Operators that contract: matrix products and convolutions. The contracted dimensions are united, and each is where MACs are counted."""
+"""Operators that contract: matrix products and convolutions. The contracted dimensions
+are united, and each is where MACs are counted.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,9 @@ def linear(flow: Propagation, node: Node) -> Value:
 def contract(flow: Propagation, node: Node, left: Any, right: Any) -> TensorLabels:
     """`left @ right` with leading batch dimensions.
 
-    Where both sides are activations (attention scores) the contracted width also sets the scale, 1/sqrt(width), somewhere in the
-    code: it is pinned, and whole heads are cut instead.
+    Where both sides are activations (attention scores) the contracted width also sets
+    the scale, 1/sqrt(width), somewhere in the code: it is pinned, and whole heads are
+    cut instead.
     """
     a, b, out = flow.of(left), flow.of(right), shape(node)
     if len(a) < 2 or len(b) < 2:
@@ -72,7 +75,9 @@ def matmul(flow: Propagation, node: Node) -> Value:
 
 @rule("_grouped_mm", "grouped_mm_fallback")
 def experts(flow: Propagation, node: Node) -> Value:
-    """Rows (T, K) sorted by expert, times each expert's own matrix (E, K, N): which expert is data, so E is pinned."""
+    """Rows (T, K) sorted by expert, times each expert's own matrix (E, K, N): which
+    expert is data, so E is pinned.
+    """
     x, weight = flow.of(node.args[0]), flow.of(node.args[1])
     if len(x) != 2 or len(weight) != 3:
         return flow.give_up(node)
@@ -96,10 +101,12 @@ def addmm(flow: Propagation, node: Node) -> Value:
 
 
 def convolve(flow: Propagation, node: Node, groups: int, transposed: bool) -> Value:
-    """A convolution with `groups`: weight is (out, in/groups, ...), or (in, out/groups, ...) when transposed.
+    """A convolution with `groups`: weight is (out, in/groups, ...), or (in, out/groups,
+    ...) when transposed.
 
-    Each group must keep as many channels as the others, so labels are tied across groups by position, except for a depthwise
-    convolution, where a channel is a group and can go alone.
+    Each group must keep as many channels as the others, so labels are tied across
+    groups by position, except for a depthwise convolution, where a channel is a group
+    and can go alone.
     """
     x, weight = flow.of(node.args[0]), flow.of(node.args[1])
     bias = flow.of(node.args[2])[0] if len(node.args) > 2 and node.args[2] is not None else None
@@ -110,7 +117,8 @@ def convolve(flow: Propagation, node: Node, groups: int, transposed: bool) -> Va
         flow.union(channels, weight[0 if transposed else 1])
         out = weight[1 if transposed else 0]
     elif second == 1 and first // groups >= 1 and not (transposed and first != groups):
-        # Depthwise: channel i makes the outputs i*m .. i*m + m - 1 and nothing else reads it.
+        # Depthwise: channel i makes the outputs i*m .. i*m + m - 1 and nothing else
+        # reads it.
         multiplier = first // groups
         flow.pin(weight[1])
         flow.union(np.repeat(channels, multiplier), weight[0])
@@ -148,14 +156,18 @@ def convolution(flow: Propagation, node: Node) -> Value:
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def transposed_convolution(flow: Propagation, node: Node) -> Value:
-    """Arguments: input, weight, bias, stride, padding, output_padding, groups, dilation."""
+    """Arguments: input, weight, bias, stride, padding, output_padding, groups,
+    dilation.
+    """
     groups = argument(node, 6, "groups", 1)
     return convolve(flow, node, int(groups), transposed=True)
 
 
 @rule("convolution")
 def any_convolution(flow: Propagation, node: Node) -> Value:
-    """Arguments: input, weight, bias, stride, padding, dilation, transposed, output_padding, groups."""
+    """Arguments: input, weight, bias, stride, padding, dilation, transposed,
+    output_padding, groups.
+    """
     return convolve(flow, node, int(argument(node, 8, "groups")), transposed=bool(argument(node, 6, "transposed")))
 
 

@@ -1,4 +1,6 @@
-"""Normalisations. Where statistics are taken over a dimension, cutting it would change them: that dimension is pinned."""
+"""Normalisations. Where statistics are taken over a dimension, cutting it would change
+them: that dimension is pinned.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def unite_weights(flow: Propagation, channels: Any, weights: Any) -> None:
 
 @rule("_native_batch_norm_legit_no_training", "native_batch_norm", "_native_batch_norm_legit", "batch_norm")
 def batch_norm(flow: Propagation, node: Node) -> Value:
-    """Frozen statistics a channel: channels go one by one. Statistics of the batch itself (weight standardisation) are over the rest."""
+    """Frozen statistics a channel: channels go one by one. Statistics of the batch
+    itself (weight standardisation) are over the rest.
+    """
     x = flow.of(node.args[0])
     unite_weights(flow, x[1], node.args[1:5])
     position = {"batch_norm": 5, "native_batch_norm": 5, "_native_batch_norm_legit": 3 if not isinstance(node.args[3], Node) else 5}.get(
@@ -44,7 +48,9 @@ def instance_norm(flow: Propagation, node: Node) -> Value:
 
 @rule("layer_norm", "native_layer_norm", "rms_norm")
 def layer_norm(flow: Propagation, node: Node) -> Value:
-    """Statistics over the last dimensions: those are pinned, and their weights with them."""
+    """Statistics over the last dimensions: those are pinned, and their weights with
+    them.
+    """
     x = flow.of(node.args[0])
     count = len(argument(node, 1, "normalized_shape"))
     flow.average(node, *x[len(x) - count :])
@@ -58,7 +64,8 @@ def layer_norm(flow: Propagation, node: Node) -> Value:
 
 @rule("group_norm")
 def group_norm(flow: Propagation, node: Node) -> Value:
-    """Statistics over a group of channels: whole groups go, so labels are tied within a group; one group is pinned.
+    """Statistics over a group of channels: whole groups go, so labels are tied within a
+    group; one group is pinned.
 
     Where statistics may be cut, every group loses as many as the others instead.
     """

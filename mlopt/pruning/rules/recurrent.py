@@ -1,4 +1,6 @@
-"""Recurrent layers: a hidden unit is one row in each gate, one column of the recurrent weight, and one channel of the output."""
+"""Recurrent layers: a hidden unit is one row in each gate, one column of the recurrent
+weight, and one channel of the output.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,11 @@ GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 @rule(*GATES)
 def recurrent(flow: Propagation, node: Node) -> Value:
-    """Arguments: input, state(s), weights in layer and direction order, has_biases, num_layers, dropout, train, bidirectional, batch_first.
+    """Arguments: input, state(s), weights in layer and direction order, has_biases,
+    num_layers, dropout, train, bidirectional, batch_first.
 
-    The initial state holds every layer in one tensor, so all layers keep the same units. Projections (`proj_size`) are left whole.
+    The initial state holds every layer in one tensor, so all layers keep the same
+    units. Projections (`proj_size`) are left whole.
     """
     gates = GATES[op_name(node)]
     x, weights = flow.of(node.args[0]), [flow.of(weight) for weight in node.args[2]]  # type: ignore[union-attr]

@@ -1,4 +1,6 @@
-"""Operators that mix the elements along a dimension: that dimension is pinned, the others pass through."""
+"""Operators that mix the elements along a dimension: that dimension is pinned, the
+others pass through.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def dims_of(node: Node, rank: int, position: int = 1) -> set[int]:
 @rule("mean", "sum", "amax", "amin", "var", "std", "prod", "any", "all", "logsumexp", "linalg_vector_norm", "norm", "max", "min", "argmax")
 @rule("var_mean", "std_mean", "argmin")
 def reduce(flow: Propagation, node: Node) -> Value:
-    """Statistics over a dimension change with its members; the position of the largest has no meaning among fewer."""
+    """Statistics over a dimension change with its members; the position of the largest
+    has no meaning among fewer.
+    """
     if isinstance(argument(node, 1, "other"), Node):  # the larger of two tensors
         return flow.broadcast([node.args[0], node.args[1]], shape(node))
     x = flow.of(node.args[0])
@@ -46,7 +50,9 @@ def reduce(flow: Propagation, node: Node) -> Value:
 
 @rule("_softmax", "softmax", "_log_softmax", "log_softmax", "cumsum", "cumprod", "flip", "roll")
 def along(flow: Propagation, node: Node) -> Value:
-    """Same shape, elements mixed along one or some dimensions (`roll` names them third)."""
+    """Same shape, elements mixed along one or some dimensions (`roll` names them
+    third).
+    """
     x = flow.of(node.args[0])
     dims = [x[dim] for dim in dims_of(node, len(x), 2 if op_name(node) == "roll" else 1)]
     if "softmax" in op_name(node):
@@ -57,7 +63,9 @@ def along(flow: Propagation, node: Node) -> Value:
 
 
 def pool(flow: Propagation, node: Node) -> Value:
-    """Pooling, resizing and padding: the last dimensions (1, 2 or 3 by the operator's name) are space, and pinned."""
+    """Pooling, resizing and padding: the last dimensions (1, 2 or 3 by the operator's
+    name) are space, and pinned.
+    """
     x = flow.of(node.args[0])
     found = re.search(r"([123])d", op_name(node))
     space = int(found.group(1)) if found else 2

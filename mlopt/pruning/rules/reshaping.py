@@ -16,7 +16,9 @@ from mlopt.pruning.rule_table import TensorLabels, Value, rule
 
 
 def boundaries(sizes: tuple[int, ...]) -> list[int]:
-    """Strides at which dimensions begin, from the innermost: (2, 3, 4) gives 1, 4, 12, 24."""
+    """Strides at which dimensions begin, from the innermost: (2, 3, 4) gives 1, 4, 12,
+    24.
+    """
     out = [1]
     for size in reversed(sizes):
         out.append(out[-1] * size)
@@ -25,7 +27,9 @@ def boundaries(sizes: tuple[int, ...]) -> list[int]:
 
 @rule("view", "reshape", "_unsafe_view", "flatten", "unflatten", "view_copy")
 def view(flow: Propagation, node: Node) -> Value:
-    """Both shapes are cut at the union of their boundaries; every input dimension is split there, and the pieces merged again."""
+    """Both shapes are cut at the union of their boundaries; every input dimension is
+    split there, and the pieces merged again.
+    """
     source: Any = node.args[0]
     old, new = shape(source), shape(node)
     flow.resized[node] = None
@@ -100,7 +104,9 @@ def squeeze(flow: Propagation, node: Node) -> Value:
 
 @rule("expand", "expand_copy")
 def expand(flow: Propagation, node: Node) -> Value:
-    """A broadcast dimension is made here: it is fresh, and cut only if what it meets is cut."""
+    """A broadcast dimension is made here: it is fresh, and cut only if what it meets is
+    cut.
+    """
     labels, sizes = flow.of(node.args[0]), shape(node)
     flow.resized[node] = None
     offset = len(sizes) - len(labels)
@@ -125,7 +131,9 @@ def repeat(flow: Propagation, node: Node) -> Value:
 
 @rule("unfold")
 def unfold(flow: Propagation, node: Node) -> Value:
-    """Windows along one dimension: it is pinned, and the window is a new last dimension."""
+    """Windows along one dimension: it is pinned, and the window is a new last
+    dimension.
+    """
     labels, sizes = list(flow.of(node.args[0])), shape(node)
     dim = int(argument(node, 1, "dimension")) % len(labels)
     flow.pin(labels[dim])
