@@ -58,7 +58,7 @@ def run(recipe: Recipe, directory: Path, store: Store | None = None, say: Say = 
     place = RunDirectory(directory)
     state: State | None = None
     ended = RunRecord(environment=fingerprint(), recipe=recipe.model_dump(mode="json", by_alias=True))
-    with _disk_errors(directory), place.locked(), store.opened():
+    with _disk_errors(directory), store.opened(), place.locked():
         previous = _previous(directory)
         try:
             for state in _states(recipe, place, store, say, data, ended, previous):
