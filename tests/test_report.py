@@ -73,7 +73,7 @@ def test_headlines_in_their_order() -> None:
 
 
 def test_every_budget_is_shown_as_realised() -> None:
-    facts = run_document(example()).facts(ENVIRONMENT)
+    facts = run_document(example()).properties(ENVIRONMENT)
     assert facts["What remains"] == "50.0% of the MACs, 75.0% of the parameters, 75.0% of the bytes, 50.0% of the channels"
 
 

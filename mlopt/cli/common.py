@@ -31,7 +31,7 @@ def stack(*decorators: Callable[[Any], Any]) -> Callable[[F], F]:
 output_options = stack(
     click.option("--json", "as_json", is_flag=True, help="The result as JSON on standard output, unstyled."),
     click.option("-q", "--quiet", is_flag=True, help="No progress."),
-    click.option("-v", "--verbose", is_flag=True, help="More progress: every epoch."),
+    click.option("-v", "--verbose", is_flag=True, help="More progress."),
     click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="NO_COLOR is honoured."),
 )
 

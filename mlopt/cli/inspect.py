@@ -13,7 +13,7 @@ from mlopt.cli.common import input_option, output_options, parse_arguments, trus
 from mlopt.errors import UsageError
 
 if TYPE_CHECKING:
-    from mlopt.run.inspection import ModuleFacts
+    from mlopt.run.inspection import ModuleDescription
 
 
 @click.command(short_help="what a model is and what can be pruned")
@@ -30,7 +30,7 @@ def command(model: str, **options: Any) -> int:
     from mlopt.model.trust import Trust
     from mlopt.records.edge import to_json
     from mlopt.report.words import size
-    from mlopt.run.inspection import FileFacts, inspect_model
+    from mlopt.run.inspection import FileDescription, inspect_model
 
     screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
     trust = Trust(options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"])
@@ -42,7 +42,7 @@ def command(model: str, **options: Any) -> int:
     if screen.as_json:
         screen.json(to_json(found))
         return 0
-    if isinstance(found, FileFacts):
+    if isinstance(found, FileDescription):
         screen.line(f"{model}: {found.kind}, {size(found.bytes)}")
         for spec in found.input:
             screen.line(f"  input     {spec}")
@@ -55,7 +55,7 @@ def command(model: str, **options: Any) -> int:
     return 0
 
 
-def _of_module(model: str, found: ModuleFacts, verbose: bool) -> Iterator[str]:
+def _of_module(model: str, found: ModuleDescription, verbose: bool) -> Iterator[str]:
     """What a module is, line by line."""
     from mlopt.report.words import number, size
 

@@ -118,7 +118,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Properties:
     """Names and what is known of them."""
 
     heading: str
@@ -150,7 +150,7 @@ class Code:
     text: str
 
 
-Block = Table | Facts | Lines | Drawings | Code
+Block = Table | Properties | Lines | Drawings | Code
 
 
 @dataclass(frozen=True)
@@ -172,9 +172,9 @@ class Document:
         """The sentences under a heading; empty when there are none."""
         return next((block.lines for block in self.blocks if isinstance(block, Lines) and block.heading == heading), ())
 
-    def facts(self, heading: str) -> dict[str, str]:
-        """The facts under a heading."""
-        return next((dict(block.rows) for block in self.blocks if isinstance(block, Facts) and block.heading == heading), {})
+    def properties(self, heading: str) -> dict[str, str]:
+        """The properties under a heading."""
+        return next((dict(block.rows) for block in self.blocks if isinstance(block, Properties) and block.heading == heading), {})
 
     def table(self, heading: str) -> Table | None:
         """The table under a heading."""
@@ -183,7 +183,7 @@ class Document:
 
 def _holds(block: Block) -> bool:
     match block:
-        case Table() | Facts():
+        case Table() | Properties():
             return bool(block.rows)
         case Lines():
             return bool(block.lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from mlopt.records.run import RunRecord
-from mlopt.report.blocks import Block, Code, Document, Drawings, Facts, Lines, Table
+from mlopt.report.blocks import Block, Code, Document, Drawings, Lines, Properties, Table
 from mlopt.report.run_charts import bars, waterfall
 from mlopt.report.run_tables import artifact_table, environment_rows, gains_table, operators_table
 from mlopt.report.run_words import headlines, why_not_faster
@@ -28,7 +28,7 @@ def run_document(record: RunRecord) -> Document:
         gains_table(record),
         Table("Passes", ("pass", "status", "time", "what"), passes, left=4),
         operators_table(record),
-        Facts(ENVIRONMENT, tuple(environment_rows(record))),
+        Properties(ENVIRONMENT, tuple(environment_rows(record))),
         Code("Recipe", "recipe.yaml", yaml.safe_dump(record.recipe, sort_keys=False)),
     ]
     return Document.of(f"mlopt: {model_of(record)}", record.status, record.status == "ok", headlines(record), blocks)

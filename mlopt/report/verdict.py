@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 
 from mlopt.records.gate import Comparison, GateRecord
-from mlopt.report.blocks import Block, Code, Distributions, Document, Drawings, Facts, Judged, Lines, Ratios, Shape, Table
+from mlopt.report.blocks import Block, Code, Distributions, Document, Drawings, Judged, Lines, Properties, Ratios, Shape, Table
 from mlopt.report.verdict_words import columns, headline, percent, table_row
 from mlopt.report.words import duration, size
 
@@ -24,7 +24,7 @@ def verdict_document(record: GateRecord) -> Document:
         Lines("Notes", record.notes),
         Lines("How far to trust this", tuple(_doubts(record))),
         _measured(record),
-        Facts("Environment", tuple(_environment(record))),
+        Properties("Environment", tuple(_environment(record))),
         Code("Policy", "gate.yaml", yaml.safe_dump(record.policy, sort_keys=False)),
         Code("Reproduce", "the command", record.command or ""),
     ]

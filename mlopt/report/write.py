@@ -9,7 +9,7 @@ from mlopt.records import gate
 from mlopt.records.edge import Json, text_of, to_json
 from mlopt.records.gate import GateRecord
 from mlopt.records.run import RunRecord
-from mlopt.report.blocks import Block, Code, Document, Drawings, Facts, Lines, Table
+from mlopt.report.blocks import Block, Code, Document, Drawings, Lines, Properties, Table
 from mlopt.report.charts import svg
 from mlopt.report.formats import junit
 from mlopt.report.run import run_document
@@ -31,7 +31,7 @@ def html(document: Document, data: Json, data_id: str) -> str:
     return environment.get_template("report.html").render(
         document=document,
         blocks=[(type(block).__name__, block) for block in document.blocks],
-        drawn=lambda chart: Markup(svg(chart)),  # noqa: S704 - svg() escapes every string it is given
+        draw=lambda chart: Markup(svg(chart)),  # noqa: S704 - svg() escapes every string it is given
         bad=BAD,
         raw=raw,
         data_id=data_id,
@@ -61,7 +61,7 @@ def _block(block: Block) -> list[str]:
     match block:
         case Table():
             return [*heading, *_rows(block)]
-        case Facts():
+        case Properties():
             return [*heading, *_rows(Table("", ("", ""), block.rows, left=2))]
         case Lines():
             return [*heading, *(f"- {_cell(line)}" for line in block.lines)]

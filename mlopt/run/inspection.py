@@ -47,7 +47,7 @@ class Prunable:
 
 
 @dataclass(frozen=True)
-class ModuleFacts:
+class ModuleDescription:
     """What a module is. `macs` of one sample, None where it cannot be captured, for `prunable_reason`; `runtimes`: what is known to matter before
     exporting."""
 
@@ -67,7 +67,7 @@ class ModuleFacts:
 
 
 @dataclass(frozen=True)
-class FileFacts:
+class FileDescription:
     """What a file is that is only run."""
 
     kind: str
@@ -78,7 +78,7 @@ class FileFacts:
     operators: dict[str, int] = field(default_factory=dict)
 
 
-def inspect_model(text: str, trust: Trust, input: tuple[str, ...]) -> ModuleFacts | FileFacts:
+def inspect_model(text: str, trust: Trust, input: tuple[str, ...]) -> ModuleDescription | FileDescription:
     """What a model is. Raises what loading raises; a model that cannot be captured is still described, with the reason."""
     source = open_model(text, trust)
     if source.module is None or source.bundle is None:
@@ -88,7 +88,7 @@ def inspect_model(text: str, trust: Trust, input: tuple[str, ...]) -> ModuleFact
     check_runs(module, specs)
     tensors = canonical(module)
     parameters = {name for name, _ in module.named_parameters()}
-    known = ModuleFacts(
+    known = ModuleDescription(
         source.kind,
         type(module).__name__,
         source.sha256,
@@ -138,8 +138,8 @@ def sensitivity(text: str, trust: Trust, input: tuple[str, ...], data: str | Non
     return measure(f"{score(dense, target)[0]}, %", pruner, lambda changed: score(outputs(changed), target)[1])
 
 
-def _file(source: Source) -> FileFacts:
-    known = FileFacts(source.kind, source.sha256, source.path.stat().st_size if source.path else None)
+def _file(source: Source) -> FileDescription:
+    known = FileDescription(source.kind, source.sha256, source.path.stat().st_size if source.path else None)
     if source.format != Format.ONNX or source.path is None:
         return known
     from mlopt.model.onnx_file import check_onnx, input_specs
