@@ -1,14 +1,14 @@
 """Every error that mlopt raises on purpose.
 
-    MloptError                     exit  what the user is told to do
-    ├── UsageError                 2     fix the command line, the recipe or the input
-    │   ├── RecipeError            2     fix the line of the recipe that is named
-    │   ├── ModelRefused           2     give the narrow flag that is printed, or another file
-    │   └── DataError              2     fix the data set
-    ├── PassFailed                 3     read the reproducer that is named
-    ├── BackendMissing             4     run the install line that is printed
-    ├── UnknownBackend             4     choose one that exists
-    └── VerdictFailed              1     the outputs or the accuracy are past their tolerance
+    MloptError            exit  what the user is asked to do
+    ├── UsageError        2     fix the command line, the recipe or the input
+    │   ├── RecipeError   2     fix the line of the recipe that is named
+    │   ├── ModelRefused  2     give the narrow flag that is printed, or another file
+    │   └── DataError     2     fix the data set
+    ├── PassFailed        3     read the reproducer that is named
+    ├── BackendMissing    4     run the install line that is printed
+    ├── UnknownBackend    4     choose one that exists
+    └── VerdictFailed     1     outputs or accuracy are past their tolerance
 
 An error owns its exit code and its hint: what happened (`message`) and what to type next (`hint`). Nothing here imports torch.
 """

@@ -43,11 +43,10 @@ def main() -> int:
     options = parser.parse_args()
     if not (options.out / "model.pt").is_file():
         train(options.out, options.epochs, options.seed)
-    command = [
-        "compress", str(options.out / "model.pt"), "--prune", "0.5", "--distill", "6", "--lr", "2e-3", "--quantize", "int8",
-        "--export", "torchscript,onnx,tensorrt", "--data", str(options.out / "digits.npz"), "--allow-class", "recipes.networks.*",
-        "--seed", str(options.seed), "-o", str(options.out / "run"),
-    ]  # fmt: skip
+    command = ["compress", str(options.out / "model.pt"), "--prune", "0.5"]
+    command += ["--distill", "6", "--lr", "2e-3", "--quantize", "int8"]
+    command += ["--export", "torchscript,onnx,tensorrt", "--data", str(options.out / "digits.npz")]
+    command += ["--allow-class", "recipes.networks.*", "--seed", str(options.seed), "-o", str(options.out / "run")]
     print("$ mlopt " + shlex.join(command), file=sys.stderr)
     return mlopt(command)
 

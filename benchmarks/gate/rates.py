@@ -1,8 +1,9 @@
 """False alarms and power of the gate, real ONNX Runtime sessions, beside what people use instead on the same samples.
 
-    .venv/bin/python -m benchmarks.gate.rates --beside nothing        # a quiet machine, an hour
-    .venv/bin/python -m benchmarks.gate.rates --beside busy           # benchmarks.gate.busy at work
-    .venv/bin/python -m benchmarks.gate.rates --beside gate           # two of these at once, each on a core of its own
+    .venv/bin/python -m benchmarks.gate.rates --beside WHAT
+
+WHAT is `nothing` (a quiet machine, an hour), `busy` (benchmarks.gate.busy at work) or
+`gate` (two of these at once, each on a core of its own).
 
 Trials of all rows take turns, so that a change of the machine's mood meets every row. Every finished trial is appended to
 `results/gate-rates-BESIDE*.jsonl`; run again, it goes on where it stopped. `benchmarks.gate.summary` makes the tables.

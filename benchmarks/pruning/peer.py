@@ -39,10 +39,20 @@ def prune_at(
         for loss in losses:
             loss(made).backward()
     pruner = tp.pruner.BasePruner(
-        made, inputs, importance=importance_of(importance), pruning_ratio=ratio, global_pruning=spread == "global",
-        ignored_layers=last_layer(made), round_to=round_to, pruning_ratio_dict={}, in_channel_groups={}, out_channel_groups={}, num_heads={},
-        customized_pruners={}, unwrapped_parameters=[],
-    )  # fmt: skip
+        made,
+        inputs,
+        importance=importance_of(importance),
+        pruning_ratio=ratio,
+        global_pruning=spread == "global",
+        ignored_layers=last_layer(made),
+        round_to=round_to,
+        pruning_ratio_dict={},
+        in_channel_groups={},
+        out_channel_groups={},
+        num_heads={},
+        customized_pruners={},
+        unwrapped_parameters=[],
+    )
     pruner.step()
     made.zero_grad(set_to_none=True)
     return made

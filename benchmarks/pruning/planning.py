@@ -68,10 +68,16 @@ def measure(tool: str, name: str) -> dict[str, Any]:
         left = macs_of(made, (x,)) / macs_of(module, (x,))
     whole = time.perf_counter() - begin
     return {
-        "tool": tool, "model": name, "layers": layers, "parameters": sum(p.numel() for p in module.parameters()), "left": left,
-        "plan_s": planned, "prune_s": whole, "memory_over_model": (size + memory) / size,
+        "tool": tool,
+        "model": name,
+        "layers": layers,
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "left": left,
+        "plan_s": planned,
+        "prune_s": whole,
+        "memory_over_model": (size + memory) / size,
         "memory_pruning_over_model": (size + peak_bytes() - before) / size,
-    }  # fmt: skip
+    }
 
 
 def warm_up(tool: str) -> None:

@@ -40,6 +40,8 @@ def command(**options: Any) -> int:
     """Say what this machine is, which backends are ready, and the line that installs each missing one."""
     from mlopt.cli.common import Screen
 
+    from rich.markup import escape
+
     screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
     found = findings()
     if screen.as_json:
@@ -52,7 +54,8 @@ def command(**options: Any) -> int:
     screen.out.print("  ".join(f"{name} {version}" for name, version in environment["versions"].items()), markup=False, soft_wrap=True)
     for backend in found["backends"]:
         mark = "[green]ready  [/]" if backend["ready"] else "[red]missing[/]"
-        screen.out.print(f"  {mark}  {backend['name']:20}{'' if backend['ready'] else backend['install'].replace('[', chr(92) + '[')}")
+        install = "" if backend["ready"] else escape(backend["install"])
+        screen.out.print(f"  {mark}  {backend['name']:20}{install}")
     for warning in found["warnings"]:
         screen.out.print(f"[yellow]warning[/]  {warning}")
     return 0

@@ -1,6 +1,6 @@
 """A pytest plugin: one test for each metric that a policy judges.
 
-    @pytest.mark.mlopt_gate(candidate="new.onnx", baseline="baseline.json", policy="gate.yaml")
+    @pytest.mark.mlopt_gate(candidate="new.onnx", baseline="old.onnx", policy="p.yaml")
     def test_release(mlopt_gate):
         mlopt_gate.check()
 

@@ -1,6 +1,7 @@
 """The bundle: a module as a directory without pickle.
 
-    model.json            how the dense module is rebuilt (factory, structure or graph), and its input specs
+    model.json            how the dense module is rebuilt (factory, structure or
+                          graph), and its input specs
     surgery.json          what was cut since, in order
     weights.safetensors   every parameter and buffer of the module as it is now
 

@@ -191,8 +191,16 @@ def _checked(state: State, result: Artifact) -> Parity | None:
 def _published(job: Job, state: State, step: Step, entry: PassEntry, outcome: StepOutcome, seconds: float, label: str) -> State:
     """The state, the record and the run directory after a pass that went well."""
     result, metric = outcome.artifact, outcome.parity.metric if outcome.parity else None
-    entry = replace(entry, status=outcome.status, reason="", seconds=seconds, output_sha256=result.digest, metrics=outcome.metrics,
-                    findings=outcome.findings, summary=outcome.summary)  # fmt: skip
+    entry = replace(
+        entry,
+        status=outcome.status,
+        reason="",
+        seconds=seconds,
+        output_sha256=result.digest,
+        metrics=outcome.metrics,
+        findings=outcome.findings,
+        summary=outcome.summary,
+    )
     first_shape = all(old.trains or old.role == "leaf" for old in state.record.passes)
     state = state.with_entry(entry).with_artifact(MODULE if step.is_trunk else step.gives, result)
     spent = state.seconds

@@ -1,10 +1,10 @@
 """The store: content-addressed artifacts, published whole or not at all, shared by all runs of a user.
 
-    STORE/objects/<digest>/...      the files of one artifact, by content
-    STORE/actions/<key>.json        what a pass gave: the digest, the artifact's description, the pass's memory
-    STORE/owners/<id>               locked by a process at work
-    STORE/tmp-<id>-<n>/             being written by that process; swept when it is dead
-    STORE/lock                      shared by every run, exclusive for collecting garbage
+    objects/<digest>/...   the files of one artifact, by content
+    actions/<key>.json     what a pass gave: digest, description, what the pass said
+    owners/<id>            locked by a process at work
+    tmp-<id>-<n>/          being written by that process; swept when it is dead
+    lock                   shared by every run, exclusive for collecting garbage
 
 An action counts only if its object is there and every file still has the hash that the action
 names. Publishing: write in a temporary directory, fsync the files and the directory, rename, fsync
