@@ -38,9 +38,9 @@ def findings() -> dict[str, Any]:
 @output_options
 def command(**options: Any) -> int:
     """Say what this machine is, which backends are ready, and the line that installs each missing one."""
-    from mlopt.cli.common import Screen
-
     from rich.markup import escape
+
+    from mlopt.cli.common import Screen
 
     screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
     found = findings()
