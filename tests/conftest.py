@@ -54,10 +54,17 @@ def seeded() -> None:
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    """Run `mlopt` as a user does: in a fresh process, in an empty directory, with the repository importable."""
+    """Run `mlopt` as a user does: in a fresh process, in an empty directory, with an empty cache, with the repository importable."""
 
     def run(*arguments: object, cwd: Path = tmp_path, env: dict[str, str] | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "200", **(env or {})}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "NO_COLOR": "1",
+            "COLUMNS": "200",
+            "XDG_CACHE_HOME": str(tmp_path / ".cache"),
+            **(env or {}),
+        }
         command = [sys.executable, "-m", "mlopt", *map(str, arguments)]
         return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
 
