@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import os
 import re
 import subprocess
@@ -109,7 +110,7 @@ def named_paths(text: str) -> list[str]:
 
 def named_functions(text: str) -> list[tuple[str, str]]:
     """(path, dotted name) of every `path.py: name` in backticks."""
-    return re.findall(rf"`({HOME}/[\w./-]+\.py): ([\w.]+)`", text)
+    return re.findall(rf"`({HOME}/[\w./-]+\.py):\s+([\w.]+)`", text)
 
 
 def defined(path: Path) -> set[str]:
@@ -158,16 +159,15 @@ def test_a_wrong_document_is_found() -> None:
 
 
 def words_of(text: str) -> list[tuple[str, str]]:
-    """(word, what is said of it) of every line of the glossary's tables."""
-    rows = re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", text, re.MULTILINE)
-    return [(word, rest) for word, rest in rows]
+    """(word, what is said of it) of every paragraph that begins with a word in bold."""
+    return re.findall(r"^\*\*(.+?)\*\*: (.+?)(?:\n\n|\n*\Z)", text, re.MULTILINE | re.DOTALL)
 
 
 def wrong_words(text: str) -> list[str]:
     """Words that stand twice, or are out of the alphabet's order, or have no home."""
     words = [word for word, _ in words_of(text)]
     wrong = [f"{word} twice" for word in sorted({word for word in words if words.count(word) > 1})]
-    wrong += [f"{word} not in order" for before, word in zip(words, words[1:], strict=False) if word < before]
+    wrong += [f"{word} not in order" for before, word in itertools.pairwise(words) if word < before]
     return wrong + [f"{word} has no home" for word, rest in words_of(text) if not named_paths(rest)]
 
 
@@ -184,5 +184,5 @@ def test_the_glossary_has_each_word_once() -> None:
 
 
 def test_a_wrong_glossary_is_found() -> None:
-    text = "| **b** | A b. | `docs/gate.md` |\n| **a** | An a. | `docs/gate.md` |\n| **a** | Again. | nowhere |\n"
+    text = "**b**: A b. (`docs/gate.md`)\n\n**a**: An a. (`docs/gate.md`)\n\n**a**: Again, nowhere.\n"
     assert wrong_words(text) == ["a twice", "a not in order", "a has no home"]
