@@ -233,6 +233,8 @@ def test_compress_works_as_it_stands_on_a_stock_pickle(cli: Cli, tmp_path: Path)
     exported = cli("export", "model-mlopt/exports/model.onnx", "--to", "tensorrt", "--quantize", "int8,fp16", "--no-bench", "-o", "leaves")
     assert exported.returncode == 0, exported.stderr
     assert (tmp_path / "leaves" / "exports" / "model.rtx.engine").read_bytes().startswith(b"vtrt")
+    compared = {artifact["name"]: artifact["parity"] for artifact in run_json(tmp_path / "leaves")["artifacts"]}
+    assert {name for name, parity in compared.items() if parity is None} == {"model.rtx.engine"}, "files are compared with the file"
     measured = cli("bench", "model.pt", "model-mlopt", "model-mlopt/exports/model.onnx", "--budget", "0.2", "--json")
     assert measured.returncode == 0, measured.stderr
     rows = json.loads(measured.stdout)["bench"]
@@ -347,6 +349,9 @@ def test_a_failed_leaf_leaves_a_reproducer_and_the_other_leaves(tmp_path: Path, 
     reproducer = run["passes"][1]["reproducer"]
     assert reproducer in done.stderr
     assert "FAILED" in (tmp_path / "run" / "report.md").read_text()
+    again = cli("run", reproducer, "-o", "again")
+    assert again.returncode == 3, "it does not reproduce the failure"
+    assert run["passes"][1]["reason"] == run_json(tmp_path / "again")["passes"][0]["reason"]
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path, cli: Cli) -> None:

@@ -35,6 +35,10 @@ def in_chunks(call: Callable[[Arrays], Arrays], inputs: Arrays, chunk: int) -> A
     return [np.concatenate(column) if column[0].ndim else column[0] for column in zip(*parts, strict=True)]
 
 
+def _floating(outputs: Arrays) -> Arrays:
+    return [array for array in outputs if array.dtype.kind == "f"]
+
+
 class Checks:
     """The evaluation samples of a run, and what the module and its exports make of them. Each is computed once."""
 
@@ -97,16 +101,21 @@ class Checks:
             return Parity()
         return Parity(metric=score(torch.from_numpy(self.outputs_of_module(artifact, inputs, chunk)[0]), target)[1])
 
-    def of_export(self, artifact: Artifact, module: Artifact) -> Parity | None:
-        """An export against the module it was made from. None for what cannot be run here."""
+    def of_export(self, artifact: Artifact, source: Artifact) -> Parity | None:
+        """An export against what it was made from: the module, or the file that came in. None for what cannot be run here."""
         if not backend_for(artifact.format).can_run:
             return None
         inputs, target, chunk = self._fitting(artifact)
-        wanted = self.outputs_of_module(module, inputs, chunk)
-        got = [array for array in self._outputs_of_file(artifact, inputs, chunk) if array.dtype.kind == "f"]
+        wanted = self._reference_outputs(source, inputs, chunk)
+        got = _floating(self._outputs_of_file(artifact, inputs, chunk))
         result = compare(wanted, got)
         metric = score(torch.from_numpy(got[0]), target)[1] if target is not None and result.finite else None
         return Parity(**vars(result), metric=metric)
+
+    def _reference_outputs(self, source: Artifact, inputs: Arrays, chunk: int) -> Arrays:
+        if source.format == Format.MODULE:
+            return self.outputs_of_module(source, inputs, chunk)
+        return _floating(self._outputs_of_file(source, inputs, chunk))
 
     def judge(self, artifact: Artifact, parity: Parity | None) -> None:
         """Raises `PassFailed` when an export is out of tolerance."""

@@ -185,7 +185,7 @@ def _remembered(job: Job, key: str) -> StepOutcome | None:
 def _checked(state: State, result: Artifact) -> Parity | None:
     if result.format == Format.MODULE:
         return state.checks.of_module(result)
-    return None if state.module is None else state.checks.of_export(result, state.module)
+    return state.checks.of_export(result, state.module or state.start)
 
 
 def _published(job: Job, state: State, step: Step, entry: PassEntry, outcome: StepOutcome, seconds: float, label: str) -> State:
