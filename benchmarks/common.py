@@ -1,4 +1,5 @@
-"""Runs the command line in a process of its own, watches its memory, and writes results."""
+"""Runs the command line in a process of its own, watches its memory, and writes
+results."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def tree_pss(pid: int) -> int:
-    """Bytes that a process and all its descendants hold; pages that they share (the libraries) count once in all (proportional set size)."""
+    """Bytes that a process and all its descendants hold; pages that they share (the
+    libraries) count once in all (proportional set size)."""
     total, todo = 0, [pid]
     while todo:
         process = todo.pop()
@@ -32,7 +34,8 @@ def tree_pss(pid: int) -> int:
 
 
 def run_mlopt(arguments: list[str]) -> tuple[dict[str, Any], float, int]:
-    """(run record, seconds, peak bytes of the process tree). Raises when the run fails."""
+    """(run record, seconds, peak bytes of the process tree). Raises when the run
+    fails."""
     begin = time.perf_counter()
     with tempfile.TemporaryFile("w+") as out:
         child = subprocess.Popen([sys.executable, "-m", "mlopt", *arguments, "--json"], stdout=out)
@@ -59,5 +62,7 @@ def watch(child: subprocess.Popen[bytes]) -> int:
 def write(name: str, data: dict[str, Any]) -> None:
     """Keep a result with its environment, and print it."""
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"environment": to_json(fingerprint()), **data}, indent=1) + "\n")
+    (RESULTS / f"{name}.json").write_text(
+        json.dumps({"environment": to_json(fingerprint()), **data}, indent=1) + "\n"
+    )
     print(json.dumps(data, indent=1))

@@ -1,4 +1,5 @@
-"""The demo with three seeds: accuracy of every artifact against the dense model, and the share of the run that is mlopt's own work."""
+"""The demo with three seeds: accuracy of every artifact against the dense model, and
+the share of the run that is mlopt's own work."""
 
 from __future__ import annotations
 
@@ -20,13 +21,24 @@ def main() -> None:
     rows = []
     for seed in SEEDS:
         with tempfile.TemporaryDirectory() as place:
-            subprocess.run([sys.executable, "-m", "recipes.demo", "-o", place, "--seed", str(seed)], check=True)
+            subprocess.run(
+                [sys.executable, "-m", "recipes.demo", "-o", place, "--seed", str(seed)], check=True
+            )
             run = to_json(records.read(Path(place) / "run"))
         dense = run["accuracy"]["baseline"]
         metrics = {"eager compressed": run["accuracy"]["after"]["distill"]} | {
-            artifact["name"]: artifact["parity"]["metric"] for artifact in run["artifacts"] if artifact["parity"]
+            artifact["name"]: artifact["parity"]["metric"]
+            for artifact in run["artifacts"]
+            if artifact["parity"]
         }
-        rows.append({"seed": seed, "dense": dense, "drop": {name: dense - value for name, value in metrics.items()}, "seconds": run["seconds"]})
+        rows.append(
+            {
+                "seed": seed,
+                "dense": dense,
+                "drop": {name: dense - value for name, value in metrics.items()},
+                "seconds": run["seconds"],
+            }
+        )
     names = rows[0]["drop"]
     write(
         "demo",

@@ -1,4 +1,5 @@
-"""Peak memory of `mlopt compress` on a vision transformer of 346 MB (86.6M parameters): limit 4x its bytes + 1.5 GiB."""
+"""Peak memory of `mlopt compress` on a vision transformer of 346 MB (86.6M parameters):
+limit 4x its bytes + 1.5 GiB."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""mlopt: takes a trained PyTorch model and gives back smaller, faster artifacts that were checked and measured.
+"""mlopt: takes a trained PyTorch model and gives back smaller, faster artifacts that
+were checked and measured.
 
-Importing `mlopt` does not import torch; the functions below do when they are first used.
+Importing `mlopt` does not import torch; the functions below do when they are first
+used.
 """
 
 from __future__ import annotations

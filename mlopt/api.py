@@ -1,4 +1,5 @@
-"""The Python interface: `load`, `prune`, `compress`, `bench`, `gate`. What the command line does, on live objects."""
+"""The Python interface: `load`, `prune`, `compress`, `bench`, `gate`. What the command
+line does, on live objects."""
 
 from __future__ import annotations
 
@@ -40,9 +41,11 @@ from mlopt.training.objectives import taylor_losses
 
 
 def load(path: str | Path, *, arch: str | None = None, allow_class: Sequence[str] = ()) -> nn.Module:
-    """The module of a bundle (or of a run directory's `model/`), pruned as it is, in evaluation mode. No pickle is involved.
+    """The module of a bundle (or of a run directory's `model/`), pruned as it is, in
+    evaluation mode. No pickle is involved.
 
-    `arch`: the factory, when the bundle names one. `allow_class`: classes outside the allow-list. Raises `ModelRefused`.
+    `arch`: the factory, when the bundle names one. `allow_class`: classes outside the
+    allow-list. Raises `ModelRefused`.
     """
     directory = Path(path)
     if (directory / "run.json").is_file():
@@ -52,7 +55,8 @@ def load(path: str | Path, *, arch: str | None = None, allow_class: Sequence[str
 
 
 class PruneOptions(TypedDict, total=False):
-    """Options of `prune`; `recipe.configs.Prune` says what they mean and what they are without."""
+    """Options of `prune`; `recipe.configs.Prune` says what they mean and what they are
+    without."""
 
     importance: str
     spread: str
@@ -67,7 +71,9 @@ def _known(function: str, options: Mapping[str, Any], known: type) -> None:
     """Refuse a misspelt option as Python would. Raises `TypeError`."""
     unknown = sorted(set(options) - set(known.__annotations__))
     if unknown:
-        raise TypeError(f"mlopt.{function} has no option {', '.join(unknown)}; it has {', '.join(known.__annotations__)}")
+        raise TypeError(
+            f"mlopt.{function} has no option {', '.join(unknown)}; it has {', '.join(known.__annotations__)}"
+        )
 
 
 def _pruning_options(options: PruneOptions) -> Options:
@@ -91,10 +97,12 @@ def prune(
 ) -> Pruned:
     """Cut a copy of `module` to a named budget, and prove it on `inputs` (batch first).
 
-    With `data`, batch-norm statistics are estimated again on its training part; `importance="taylor"` needs its labels.
-    `amount`: `macs:0.5`, `params:0.5`, `channels:0.5`, `latency:0.5` (timed on `runtime`: onnx, torchscript or eager) or `layers:2`.
-    `options`: see `PruneOptions`. Returns `Pruned(module, plan, report, surgery)`. Raises `UsageError` for a bad amount or when there is nothing
-    to cut, `PassFailed` when the result cannot be proved.
+    With `data`, batch-norm statistics are estimated again on its training part;
+    `importance="taylor"` needs its labels. `amount`: `macs:0.5`, `params:0.5`,
+    `channels:0.5`, `latency:0.5` (timed on `runtime`: onnx, torchscript or eager) or
+    `layers:2`. `options`: see `PruneOptions`. Returns `Pruned(module, plan, report,
+    surgery)`. Raises `UsageError` for a bad amount or when there is nothing to cut,
+    `PassFailed` when the result cannot be proved.
     """
     _known("prune", options, PruneOptions)
     runtime = options.get("runtime", "onnx")
@@ -107,7 +115,11 @@ def prune(
     losses = taylor_losses(module, train) if importance == "taylor" else ()
     try:
         pruner = Pruner(module, tensors, _pruning_options(options), losses)
-        pruned = pruner.prune(budget) if budget.metric != "latency" else _to_latency(pruner, budget, specs, runtime)
+        pruned = (
+            pruner.prune(budget)
+            if budget.metric != "latency"
+            else _to_latency(pruner, budget, specs, runtime)
+        )
     except Declined as declined:
         raise UsageError(f"nothing to prune: {declined.reason}") from declined
     if train is not None:
@@ -121,18 +133,24 @@ def _to_latency(pruner: Pruner, budget: Amount, specs: tuple[TensorSpec, ...], r
         dense, head = as_bundle("module", pruner.module, Path(scratch), specs)
         with Serving(dense, runtime, trust, Conditions(), seed=pruner.options.seed) as serving:
             pruned, trials = prune_to_latency(
-                pruner, 1.0 - budget.remove, lambda made: serving.time_ratio(made.module, head.after(made.module, made.surgery))
+                pruner,
+                1.0 - budget.remove,
+                lambda made: serving.time_ratio(made.module, head.after(made.module, made.surgery)),
             )
     return as_share_of_time(pruned, trials, 1.0 - budget.remove)[0]
 
 
 def apply_plan(module: nn.Module, inputs: Inputs, plan: str | Path | Plan) -> Pruned:
-    """Cut a copy of `module` as a `plan.json` (or the `plan` of another pruning) says, and prove it on `inputs`.
+    """Cut a copy of `module` as a `plan.json` (or the `plan` of another pruning) says,
+    and prove it on `inputs`.
 
-    Raises `UsageError` when the plan is for another architecture, `PassFailed` when the result cannot be proved.
+    Raises `UsageError` when the plan is for another architecture, `PassFailed` when the
+    result cannot be proved.
     """
     try:
-        return Pruner(module, positional(module, inputs)).apply_plan(plan if isinstance(plan, Plan) else Plan.read(Path(plan)))
+        return Pruner(module, positional(module, inputs)).apply_plan(
+            plan if isinstance(plan, Plan) else Plan.read(Path(plan))
+        )
     except Declined as declined:
         raise UsageError(f"nothing to prune: {declined.reason}") from declined
 
@@ -144,7 +162,8 @@ def _data(data: Data | str | None, specs: tuple[TensorSpec, ...]) -> DataSet | N
 class CompressOptions(TypedDict, total=False):
     """Options of `compress`: those of the command line, under the same names.
 
-    `factory`, `factory_args`: what builds the module, when its attributes are not plain data. `bench`: whether latency is measured.
+    `factory`, `factory_args`: what builds the module, when its attributes are not plain
+    data. `bench`: whether latency is measured.
     """
 
     prune: str | float | None
@@ -171,10 +190,12 @@ def compress(
     data: Data | str | None = None,
     **options: Unpack[CompressOptions],
 ) -> Run:
-    """The main job on a live module; the batch dimension of `inputs` is taken as dynamic.
+    """The main job on a live module; the batch dimension of `inputs` is taken as
+    dynamic.
 
-    The module is first written as a bundle into the store. The module's own classes are allowed: you hold them already. `options`: see
-    `CompressOptions`; without `export`, TorchScript and ONNX. Returns the run; raises what the command line would report.
+    The module is first written as a bundle into the store. The module's own classes are
+    allowed: you hold them already. `options`: see `CompressOptions`; without `export`,
+    TorchScript and ONNX. Returns the run; raises what the command line would report.
     """
     _known("compress", options, CompressOptions)
     factory, arguments = options.get("factory"), options.get("factory_args") or {}
@@ -209,7 +230,8 @@ def compress(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows as `bench` in `run.json`; the first is the baseline, the others have a `speedup` against it with its interval."""
+    """Rows as `bench` in `run.json`; the first is the baseline, the others have a
+    `speedup` against it with its interval."""
 
     rows: list[BenchRow]
 
@@ -228,9 +250,11 @@ def bench(
     budget_s: float = 10.0,
     trust: Trust | None = None,
 ) -> Comparison:
-    """Measure modules and artifacts side by side, each in a process of its own; the first is the baseline.
+    """Measure modules and artifacts side by side, each in a process of its own; the
+    first is the baseline.
 
-    `inputs`: example tensors, batch first, from which the shapes are taken; not needed when a model knows its own. Raises `UsageError`.
+    `inputs`: example tensors, batch first, from which the shapes are taken; not needed
+    when a model knows its own. Raises `UsageError`.
     """
     specs = () if inputs is None else specs_of_tensors(as_tuple(inputs))
     base = trust or Trust()
@@ -245,7 +269,9 @@ def bench(
                 artifacts.append(as_bundle(f"{type(model).__name__} {number}", model, root, specs)[0])
             else:
                 artifacts.append(as_artifact(str(model), allowed.for_model(str(model)), specs, Path(scratch)))
-        rows, failed = bench_side_by_side(artifacts, allowed, tuple(batch), BenchProtocol(budget_s, Conditions(threads)))
+        rows, failed = bench_side_by_side(
+            artifacts, allowed, tuple(batch), BenchProtocol(budget_s, Conditions(threads))
+        )
         for error in failed:
             raise error
         return Comparison(rows)
@@ -262,14 +288,19 @@ def gate(
     trust: Trust | None = None,
     artifact: str | None = None,
 ) -> Verdict:
-    """Is the candidate as good as the baseline? Both are run, interleaved, in fresh processes.
+    """Is the candidate as good as the baseline? Both are run, interleaved, in fresh
+    processes.
 
-    `policy`: a `Policy`, the path of a YAML file, or `default`, `strict`, `coarse`. `inputs`: example tensors, for modules. `data`: labels,
-    where accuracy is judged. `out`: a directory for every sample. `artifact`: which one of a run directory. Returns
-    `Verdict(verdict, kind, rows, ...)`, whose `exit_code` is that of `mlopt gate`. Raises `UsageError` for what cannot be compared.
+    `policy`: a `Policy`, the path of a YAML file, or `default`, `strict`, `coarse`.
+    `inputs`: example tensors, for modules. `data`: labels, where accuracy is judged.
+    `out`: a directory for every sample. `artifact`: which one of a run directory.
+    Returns `Verdict(verdict, kind, rows, ...)`, whose `exit_code` is that of `mlopt
+    gate`. Raises `UsageError` for what cannot be compared.
     """
     base = trust or Trust()
-    own = {name for model in (candidate, baseline) if isinstance(model, nn.Module) for name in own_classes(model)}
+    own = {
+        name for model in (candidate, baseline) if isinstance(model, nn.Module) for name in own_classes(model)
+    }
     allowed = Trust(base.arch, base.arch_args, (*base.allow_class, *sorted(own)), base.trust_code)
     specs = () if inputs is None else specs_of_tensors(as_tuple(inputs))
     with tempfile.TemporaryDirectory(prefix="mlopt-gate-") as scratch:
@@ -282,5 +313,7 @@ def gate(
                 sides.append(str(root))
             else:
                 sides.append(str(model))
-        judge = Gate(policies.named(policy), allowed, specs, _data(data, specs), None if out is None else Path(out))
+        judge = Gate(
+            policies.named(policy), allowed, specs, _data(data, specs), None if out is None else Path(out)
+        )
         return judge.judge(sides[0], sides[1], artifact)

@@ -1,4 +1,5 @@
-"""What a pass takes and gives: a directory of files whose content is hashed, with a format and the signature of its tensors."""
+"""What a pass takes and gives: a directory of files whose content is hashed, with a
+format and the signature of its tensors."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def _format(text: str) -> str:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input: `dims` are sizes or the name of a dynamic dimension; `dtype` is torch's name (`float32`, `int64`)."""
+    """One input: `dims` are sizes or the name of a dynamic dimension; `dtype` is
+    torch's name (`float32`, `int64`)."""
 
     name: str
     dims: tuple[int | str, ...]
@@ -90,7 +92,8 @@ class Artifact:
 
     @property
     def fixed_batch(self) -> int | None:
-        """The batch size that the first input insists on, or None when it is dynamic."""
+        """The batch size that the first input insists on, or None when it is
+        dynamic."""
         first = self.inputs[0].dims[0] if self.inputs and self.inputs[0].dims else 1
         return first if isinstance(first, int) else None
 
@@ -100,14 +103,20 @@ class Artifact:
         return sum(file.stat().st_size for file in files_of(self.root))
 
     def weight(self) -> int:
-        """Size in bytes of what is shipped: the main file with the data files it needs, or the whole bundle."""
+        """Size in bytes of what is shipped: the main file with the data files it needs,
+        or the whole bundle."""
         if not self.main:
             return self.bytes
         stem = self.path.name
-        return sum(file.stat().st_size for file in self.root.iterdir() if file.is_file() and file.name in (stem, f"{stem}.data"))
+        return sum(
+            file.stat().st_size
+            for file in self.root.iterdir()
+            if file.is_file() and file.name in (stem, f"{stem}.data")
+        )
 
     def sha256_of_main(self) -> str:
-        """SHA-256 of the file that a runtime opens, or the digest of a bundle's files."""
+        """SHA-256 of the file that a runtime opens, or the digest of a bundle's
+        files."""
         return sha256_file(self.path) if self.main else digest_of(hash_tree(self.root))
 
     def describe(self) -> Json:
@@ -127,7 +136,8 @@ class Artifact:
 
 
 def files_of(root: Path) -> list[Path]:
-    """Regular files below a directory, sorted by path; symbolic links are not followed."""
+    """Regular files below a directory, sorted by path; symbolic links are not
+    followed."""
     return sorted(path for path in root.rglob("*") if path.is_file() and not path.is_symlink())
 
 
@@ -139,7 +149,9 @@ def sha256_file(path: Path) -> str:
 
 def sha256_json(data: Any) -> str:
     """SHA-256 of a JSON value written canonically."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(data, sort_keys=True, separators=(",", ":"), default=str).encode()
+    ).hexdigest()
 
 
 def digest_of(hashes: dict[str, str]) -> str:

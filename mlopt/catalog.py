@@ -1,8 +1,9 @@
-"""The one list of passes and of backends: what each is called, where its code is, and what it needs.
+"""The one list of passes and of backends: what each is called, where its code is, and
+what it needs.
 
-To add one from this repository, add its line below; from outside, call `register`. Nothing here
-imports torch, a runtime, or the rest of mlopt: code is named as `module:object` and imported
-when it is used.
+To add one from this repository, add its line below; from outside, call `register`.
+Nothing here imports torch, a runtime, or the rest of mlopt: code is named as
+`module:object` and imported when it is used.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from mlopt.errors import UsageError
 class PassSpec:
     """A pass.
 
-    `config` is its configuration (a `recipe.configs.PassConfig`), `implementation` the class that does
-    the work (a `passes.base.Pass`), both as `module:object`. `role`: a pass of the `trunk` takes a
-    module and gives a module, a `leaf` writes a file. `trains`: it trains on data, keeps the shapes
-    that it was given, and runs on several processes where asked. `measures`: what it gives depends
-    on times that it takes, so on the machine and on the number of threads. `needs`: names of the
-    backends without which it cannot run; a configuration may add to them.
+    `config` is its configuration (a `recipe.configs.PassConfig`), `implementation` the
+    class that does the work (a `passes.base.Pass`), both as `module:object`. `role`: a
+    pass of the `trunk` takes a module and gives a module, a `leaf` writes a file.
+    `trains`: it trains on data, keeps the shapes that it was given, and runs on several
+    processes where asked. `measures`: what it gives depends on times that it takes, so
+    on the machine and on the number of threads. `needs`: names of the backends without
+    which it cannot run; a configuration may add to them.
     """
 
     name: str
@@ -41,10 +43,12 @@ class PassSpec:
 class BackendSpec:
     """A runtime, an exporter or another tool that has to be installed.
 
-    `formats`: the artifacts that it runs (`artifact.Format`, or a format of your own); empty for what
-    runs none. `packages`: what must be importable, `commands`: of which one must be on the PATH.
-    `install`: the line that installs it. `opener`: `module:object` that takes `runtimes.base.OpenOptions`
-    and gives a `runtimes.base.Runtime`; empty where mlopt cannot run the format yet, then `why_not` says so.
+    `formats`: the artifacts that it runs (`artifact.Format`, or a format of your own);
+    empty for what runs none. `packages`: what must be importable, `commands`: of which
+    one must be on the PATH. `install`: the line that installs it. `opener`:
+    `module:object` that takes `runtimes.base.OpenOptions` and gives a
+    `runtimes.base.Runtime`; empty where mlopt cannot run the format yet, then `why_not`
+    says so.
     """
 
     name: str
@@ -63,7 +67,8 @@ class BackendSpec:
         return bool(self.opener)
 
     def missing(self) -> str:
-        """What is not here: the first package or command that is not found; empty when all are."""
+        """What is not here: the first package or command that is not found; empty when
+        all are."""
         for package in self.packages:
             if find_spec(package) is None:
                 return package
@@ -78,13 +83,28 @@ PASSES: dict[str, PassSpec] = {
     spec.name: spec
     for spec in (
         PassSpec("train", "mlopt.recipe.configs:Train", "mlopt.passes.fit:FitPass", "trunk", trains=True),
-        PassSpec("finetune", "mlopt.recipe.configs:Finetune", "mlopt.passes.fit:FitPass", "trunk", trains=True),
+        PassSpec(
+            "finetune", "mlopt.recipe.configs:Finetune", "mlopt.passes.fit:FitPass", "trunk", trains=True
+        ),
         PassSpec("distill", "mlopt.recipe.configs:Distill", "mlopt.passes.fit:FitPass", "trunk", trains=True),
-        PassSpec("prune", "mlopt.recipe.configs:Prune", "mlopt.passes.prune:PrunePass", "trunk", measures=True),
-        PassSpec("torchscript", "mlopt.recipe.configs:TorchScript", "mlopt.passes.torchscript:TorchScriptPass", "leaf"),
+        PassSpec(
+            "prune", "mlopt.recipe.configs:Prune", "mlopt.passes.prune:PrunePass", "trunk", measures=True
+        ),
+        PassSpec(
+            "torchscript",
+            "mlopt.recipe.configs:TorchScript",
+            "mlopt.passes.torchscript:TorchScriptPass",
+            "leaf",
+        ),
         PassSpec("onnx", "mlopt.recipe.configs:Onnx", "mlopt.passes.onnx:OnnxPass", "leaf", needs=("onnx",)),
         PassSpec("aoti", "mlopt.recipe.configs:Aoti", "mlopt.passes.aoti:AotiPass", "leaf", needs=("aoti",)),
-        PassSpec("quantize", "mlopt.recipe.configs:Quantize", "mlopt.passes.quantize:QuantizePass", "leaf", needs=("onnx",)),
+        PassSpec(
+            "quantize",
+            "mlopt.recipe.configs:Quantize",
+            "mlopt.passes.quantize:QuantizePass",
+            "leaf",
+            needs=("onnx",),
+        ),
         PassSpec("tensorrt", "mlopt.recipe.configs:TensorRT", "mlopt.passes.tensorrt:TensorRTPass", "leaf"),
     )
 }
@@ -120,7 +140,9 @@ BACKENDS: dict[str, BackendSpec] = {
             install="apt-get install g++",
             opener="mlopt.runtimes.torch_runtimes:Aoti",
         ),
-        BackendSpec("onnx", "ONNX export", packages=("onnx", "onnxscript"), install="pip install 'mlopt[onnx]'"),
+        BackendSpec(
+            "onnx", "ONNX export", packages=("onnx", "onnxscript"), install="pip install 'mlopt[onnx]'"
+        ),
         BackendSpec(
             "onnxruntime",
             "ONNX Runtime",
@@ -130,7 +152,9 @@ BACKENDS: dict[str, BackendSpec] = {
             install="pip install 'mlopt[cpu]'",
             opener="mlopt.runtimes.onnx_runtime:OnnxRuntime",
         ),
-        BackendSpec("fp16", "fp16 conversion", packages=("onnxconverter_common",), install="pip install 'mlopt[onnx]'"),
+        BackendSpec(
+            "fp16", "fp16 conversion", packages=("onnxconverter_common",), install="pip install 'mlopt[onnx]'"
+        ),
         BackendSpec(
             "rtx",
             "TensorRT-RTX",
@@ -157,10 +181,13 @@ BACKENDS: dict[str, BackendSpec] = {
 
 
 def register(spec: PassSpec | BackendSpec) -> None:
-    """Add a pass or a backend of your own. Raises `ValueError` when its name is taken."""
+    """Add a pass or a backend of your own. Raises `ValueError` when its name is
+    taken."""
     table: dict[str, Any] = PASSES if isinstance(spec, PassSpec) else BACKENDS
     if spec.name in table:
-        raise ValueError(f"there is a {'pass' if table is PASSES else 'backend'} called '{spec.name}' already")
+        raise ValueError(
+            f"there is a {'pass' if table is PASSES else 'backend'} called '{spec.name}' already"
+        )
     table[spec.name] = spec
 
 
@@ -171,10 +198,14 @@ def unregister(spec: PassSpec | BackendSpec) -> None:
 
 
 def backend_for(format: str) -> BackendSpec:
-    """The backend that runs artifacts of a format: the first that can, else the first that will. Raises `UsageError` for one that nobody runs."""
+    """The backend that runs artifacts of a format: the first that can, else the first
+    that will. Raises `UsageError` for one that nobody runs."""
     able = [spec for spec in BACKENDS.values() if format in spec.formats]
     if not able:
-        raise UsageError(f"no backend runs artifacts of the format '{format}'", "add one: mlopt.catalog.register(BackendSpec(...))")
+        raise UsageError(
+            f"no backend runs artifacts of the format '{format}'",
+            "add one: mlopt.catalog.register(BackendSpec(...))",
+        )
     return next((spec for spec in able if spec.can_run), able[0])
 
 

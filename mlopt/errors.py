@@ -10,7 +10,8 @@
     ├── UnknownBackend    4     choose one that exists
     └── VerdictFailed     1     outputs or accuracy are past their tolerance
 
-An error owns its exit code and its hint: what happened (`message`) and what to type next (`hint`). Nothing here imports torch.
+An error owns its exit code and its hint: what happened (`message`) and what to type
+next (`hint`). Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def first_line(error: BaseException) -> str:
 
 
 class MloptError(Exception):
-    """Base of every deliberate error; `str()` is the message, `hint` the next step (may be empty)."""
+    """Base of every deliberate error; `str()` is the message, `hint` the next step (may
+    be empty)."""
 
     exit_code = 3
 
@@ -55,7 +57,8 @@ class DataError(UsageError):
 
 
 class PassFailed(MloptError):
-    """A pass broke, or its result did not survive its own checks. Nothing of it was published."""
+    """A pass broke, or its result did not survive its own checks. Nothing of it was
+    published."""
 
     exit_code = 3
 
@@ -75,7 +78,9 @@ class UnknownBackend(MloptError):
     exit_code = 4
 
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
-        super().__init__(f"mlopt has no backend '{name}'", f"it has {', '.join(known)}: pip install 'mlopt[onnx,cpu,rtx]'")
+        super().__init__(
+            f"mlopt has no backend '{name}'", f"it has {', '.join(known)}: pip install 'mlopt[onnx,cpu,rtx]'"
+        )
 
 
 class VerdictFailed(MloptError):

@@ -1,4 +1,5 @@
-"""Real data that needs no download: scikit-learn's handwritten digits, and the help texts of Python itself."""
+"""Real data that needs no download: scikit-learn's handwritten digits, and the help
+texts of Python itself."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from mlopt import Data
 
 
 def digits_arrays(size: int = 32) -> dict[str, np.ndarray]:
-    """1,797 digits as float32 (n, 1, size, size) in [0, 1], enlarged by repetition; every fifth is held out. Keys as in a .npz file."""
+    """1,797 digits as float32 (n, 1, size, size) in [0, 1], enlarged by repetition;
+    every fifth is held out. Keys as in a .npz file."""
     from sklearn.datasets import load_digits
 
     x, y = load_digits(return_X_y=True)
@@ -46,7 +48,8 @@ class Windows(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 def help_texts() -> Data:
-    """The language reference that every Python installation carries (`pydoc_data.topics`, 700 kB of English)."""
+    """The language reference that every Python installation carries
+    (`pydoc_data.topics`, 700 kB of English)."""
     from pydoc_data.topics import topics
 
     text = "\n".join(topics[key] for key in sorted(topics)).encode()

@@ -1,4 +1,5 @@
-"""What `make demo` runs: train a ResNet on digits, save it as model.pt, and give it to `mlopt compress`."""
+"""What `make demo` runs: train a ResNet on digits, save it as model.pt, and give it to
+`mlopt compress`."""
 
 from __future__ import annotations
 
@@ -28,9 +29,18 @@ def train(directory: Path, epochs: int, seed: int) -> None:
     torch.manual_seed(seed)
     model = digits_resnet()
     assert data.train is not None
-    fit(model, data.train, supervised, Train(epochs=epochs, lr=3e-3), seed, progress=lambda line: print(f"  {line}", file=sys.stderr))
+    fit(
+        model,
+        data.train,
+        supervised,
+        Train(epochs=epochs, lr=3e-3),
+        seed,
+        progress=lambda line: print(f"  {line}", file=sys.stderr),
+    )
     result = evaluate(model, data.evaluation)
-    print(f"trained: {result[1]:.2f}% on digits that it has not seen" if result else "trained", file=sys.stderr)
+    print(
+        f"trained: {result[1]:.2f}% on digits that it has not seen" if result else "trained", file=sys.stderr
+    )
     torch.save(model, directory / "model.pt")
 
 
@@ -46,7 +56,14 @@ def main() -> int:
     command = ["compress", str(options.out / "model.pt"), "--prune", "0.5"]
     command += ["--distill", "6", "--lr", "2e-3", "--quantize", "int8"]
     command += ["--export", "torchscript,onnx,tensorrt", "--data", str(options.out / "digits.npz")]
-    command += ["--allow-class", "recipes.networks.*", "--seed", str(options.seed), "-o", str(options.out / "run")]
+    command += [
+        "--allow-class",
+        "recipes.networks.*",
+        "--seed",
+        str(options.seed),
+        "-o",
+        str(options.out / "run"),
+    ]
     print("$ mlopt " + shlex.join(command), file=sys.stderr)
     return mlopt(command)
 

@@ -1,4 +1,5 @@
-"""Three small networks, written the way people write them: nothing here knows that it will be pruned."""
+"""Three small networks, written the way people write them: nothing here knows that it
+will be pruned."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = F.relu(self.norm1(self.conv1(x)))
@@ -28,12 +31,21 @@ class ResidualBlock(nn.Module):
 class ResNet(nn.Module):
     """A residual network: (n, channels, h, w) to (n, classes)."""
 
-    def __init__(self, width: int, depths: tuple[int, ...], channels: int, classes: int, big_stem: bool) -> None:
+    def __init__(
+        self, width: int, depths: tuple[int, ...], channels: int, classes: int, big_stem: bool
+    ) -> None:
         super().__init__()
         if big_stem:
-            self.stem = nn.Sequential(nn.Conv2d(channels, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+            self.stem = nn.Sequential(
+                nn.Conv2d(channels, width, 7, 2, 3, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+                nn.MaxPool2d(3, 2, 1),
+            )
         else:
-            self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+            self.stem = nn.Sequential(
+                nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+            )
         blocks: list[nn.Module] = []
         inputs = width
         for stage, depth in enumerate(depths):
@@ -51,7 +63,8 @@ class ResNet(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one projection for query, key and value: (n, t, width) to the same."""
+    """Multi-head self-attention with one projection for query, key and value: (n, t,
+    width) to the same."""
 
     def __init__(self, width: int, heads: int, causal: bool = False) -> None:
         super().__init__()
@@ -83,9 +96,12 @@ class TransformerBlock(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """A vision transformer (Dosovitskiy et al., arXiv 2010.11929): (n, channels, size, size) to (n, classes)."""
+    """A vision transformer (Dosovitskiy et al., arXiv 2010.11929): (n, channels, size,
+    size) to (n, classes)."""
 
-    def __init__(self, size: int, patch: int, channels: int, width: int, depth: int, heads: int, classes: int) -> None:
+    def __init__(
+        self, size: int, patch: int, channels: int, width: int, depth: int, heads: int, classes: int
+    ) -> None:
         super().__init__()
         self.image_size = size
         self.patches = nn.Conv2d(channels, width, patch, patch)

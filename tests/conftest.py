@@ -1,4 +1,5 @@
-"""Shared pieces: small networks, digits, and a way to run the command line in a process of its own."""
+"""Shared pieces: small networks, digits, and a way to run the command line in a process
+of its own."""
 
 from __future__ import annotations
 
@@ -27,8 +28,23 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 def browse(url: str, profile: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """What a headless Chromium makes of a page: its document on standard output."""
-    still = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-    command = [str(CHROMIUM), *still, *flags, f"--user-data-dir={profile}/profile", "--virtual-time-budget=8000", "--dump-dom", url]
+    still = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-sync",
+    ]
+    command = [
+        str(CHROMIUM),
+        *still,
+        *flags,
+        f"--user-data-dir={profile}/profile",
+        "--virtual-time-budget=8000",
+        "--dump-dom",
+        url,
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -40,7 +56,8 @@ def run_json(path: Path) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The store of finished passes lies in the user's cache: tests have one of their own."""
+    """The store of finished passes lies in the user's cache: tests have one of their
+    own."""
     with pytest.MonkeyPatch.context() as patch:
         place = tmp_path_factory.mktemp("cache")
         patch.setenv("XDG_CACHE_HOME", str(place))
@@ -54,9 +71,12 @@ def seeded() -> None:
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    """Run `mlopt` as a user does: in a fresh process, in an empty directory, with an empty cache, with the repository importable."""
+    """Run `mlopt` as a user does: in a fresh process, in an empty directory, with an
+    empty cache, with the repository importable."""
 
-    def run(*arguments: object, cwd: Path = tmp_path, env: dict[str, str] | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: object, cwd: Path = tmp_path, env: dict[str, str] | None = None, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -66,7 +86,9 @@ def cli(tmp_path: Path) -> Cli:
             **(env or {}),
         }
         command = [sys.executable, "-m", "mlopt", *map(str, arguments)]
-        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+        return subprocess.run(
+            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
 
     return run
 
@@ -81,7 +103,8 @@ def digits_npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model_pt(tmp_path_factory: pytest.TempPathFactory, digits_npz: Path) -> Path:
-    """A small residual network that knows the digits a little, pickled as people pickle."""
+    """A small residual network that knows the digits a little, pickled as people
+    pickle."""
     from mlopt.data.sets import load_data
     from mlopt.recipe.configs import Train
     from mlopt.training.loop import fit

@@ -1,4 +1,5 @@
-"""`mlopt bench`: what its rows hold, and results and benchmarks that travel between machines."""
+"""`mlopt bench`: what its rows hold, and results and benchmarks that travel between
+machines."""
 
 from __future__ import annotations
 
@@ -50,10 +51,20 @@ def test_rows_hold_what_was_asked(nets: Path, cli: Cli, tmp_path: Path) -> None:
     data = json.loads(done.stdout)
     assert data == json.loads((tmp_path / "r.json").read_text())
     rows = data["bench"]
-    assert [(row["artifact"].rpartition("/")[2], row["batch"]) for row in rows] == [("a.onnx", 1), ("b.onnx", 1), ("a.onnx", 4), ("b.onnx", 4)]
+    assert [(row["artifact"].rpartition("/")[2], row["batch"]) for row in rows] == [
+        ("a.onnx", 1),
+        ("b.onnx", 1),
+        ("a.onnx", 4),
+        ("b.onnx", 4),
+    ]
     first, second = rows[:2]
     assert second["speedup"]["high"] < 1
-    assert (first["precision"], first["provider"], first["copies"], first["clock"]) == ("fp32", "CPUExecutionProvider", "in", "host")
+    assert (first["precision"], first["provider"], first["copies"], first["clock"]) == (
+        "fp32",
+        "CPUExecutionProvider",
+        "in",
+        "host",
+    )
     assert first["operators"][0]["kind"] in ("MatMul", "FusedMatMul", "Gemm", "FusedGemm")
     assert first["concurrent"]["sessions"] == 2
     assert 0 < first["load_s"] < first["cold_start_s"]
@@ -61,8 +72,11 @@ def test_rows_hold_what_was_asked(nets: Path, cli: Cli, tmp_path: Path) -> None:
     assert first["settled"] in (True, False)
 
 
-def test_the_table_shows_every_percentile(nets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """With cold caches; one round is enough, for writing over them takes far longer than the calls."""
+def test_the_table_shows_every_percentile(
+    nets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With cold caches; one round is enough, for writing over them takes far longer
+    than the calls."""
     monkeypatch.setattr("mlopt.measuring.sampling.LEAST_COLLECTED", 1)
     assert command.main([str(nets / "a.onnx"), "--budget", "0.1", "--flush"], standalone_mode=False) == 0
     shown = capsys.readouterr().out
@@ -71,7 +85,8 @@ def test_the_table_shows_every_percentile(nets: Path, monkeypatch: pytest.Monkey
 
 
 def test_paths_stay_whole_where_there_is_no_terminal(nets: Path, cli: Cli, tmp_path: Path) -> None:
-    """A script cuts the table by lines: a folded path would be two wrong ones. Whatever COLUMNS says."""
+    """A script cuts the table by lines: a folded path would be two wrong ones. Whatever
+    COLUMNS says."""
     long = tmp_path / "-".join(["a-rather-long-name"] * 10) / "model.onnx"
     long.parent.mkdir()
     shutil.copy(nets / "a.onnx", long)
@@ -85,12 +100,15 @@ def test_paths_stay_whole_where_there_is_no_terminal(nets: Path, cli: Cli, tmp_p
 
 
 def test_what_cannot_be_measured_costs_its_own_row(nets: Path, cli: Cli, tmp_path: Path) -> None:
-    """A graph that the checker accepts and ONNX Runtime does not: an operator of nobody's domain."""
+    """A graph that the checker accepts and ONNX Runtime does not: an operator of
+    nobody's domain."""
     from onnx import TensorProto, helper, save
 
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 64]) for name in "xy")
     graph = helper.make_graph([helper.make_node("Nothing", ["x"], ["y"], domain="nobody")], "g", [x], [y])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("nobody", 1)], ir_version=8)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("nobody", 1)], ir_version=8
+    )
     save(model, tmp_path / "strange.onnx")
     done = cli("bench", nets / "a.onnx", tmp_path / "strange.onnx", nets / "b.onnx", "--budget", "0.2")
     assert done.returncode == 2, done.stderr
@@ -116,7 +134,9 @@ def test_a_package_is_measured_without_the_code(nets: Path, cli: Cli, tmp_path: 
     assert [row.artifact for row in measure_packed(tmp_path / "cnn.zip", Trust())[0]] == ["cnn.pt"]
 
 
-def test_a_module_of_ones_own_classes_is_not_packed(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_module_of_ones_own_classes_is_not_packed(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     model_pt = tmp_path_factory.mktemp("own") / "model.pt"
     torch.save(digits_resnet(8), model_pt)
     trust = Trust(allow_class=("recipes.networks.*",))
@@ -166,7 +186,14 @@ def test_hostile_packages_are_refused(nets: Path, tmp_path: Path) -> None:
 def test_code_in_a_package_needs_trust(tmp_path: Path) -> None:
     script = torch.jit.script(plain_cnn().eval())
     (tmp_path / "s.pt").write_bytes(script.save_to_buffer())
-    pack(tmp_path / "kit.zip", [str(tmp_path / "s.pt")], Trust(trust_code=True), (TensorSpec("x", (1, 3, 16, 16)),), (1,), BenchProtocol(0.3))
+    pack(
+        tmp_path / "kit.zip",
+        [str(tmp_path / "s.pt")],
+        Trust(trust_code=True),
+        (TensorSpec("x", (1, 3, 16, 16)),),
+        (1,),
+        BenchProtocol(0.3),
+    )
     with pytest.raises(ModelRefused, match="TorchScript"):
         measure_packed(tmp_path / "kit.zip", Trust())
     rows, failed = measure_packed(tmp_path / "kit.zip", Trust(trust_code=True))
@@ -185,7 +212,10 @@ def test_machines_are_merged_side_by_side_and_never_mixed(cli: Cli, tmp_path: Pa
         return parse(json.loads(json.dumps(result(cpu, p50, load))), "a file")
 
     groups = merge([("a", read("x", 1e-3, 0.1)), ("b", read("y", 2e-3, 0.1)), ("c", read("x", 1.1e-3, 5.0))])
-    assert [(group.files, len(group.bench)) for group in groups] == [(("a", "c"), 2), (("b",), 1)]  # load is no fingerprint
+    assert [(group.files, len(group.bench)) for group in groups] == [
+        (("a", "c"), 2),
+        (("b",), 1),
+    ]  # load is no fingerprint
     assert [row.file for row in groups[0].bench] == ["a", "c"]
     for name, cpu in (("a", "x"), ("b", "y")):
         (tmp_path / f"{name}.json").write_text(json.dumps(result(cpu, 1e-3, 0.0)))

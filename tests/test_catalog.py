@@ -63,8 +63,11 @@ bench: {budget_s: 0.3}
 
 
 @pytest.mark.usefixtures("toy")
-def test_a_pass_and_a_runtime_from_outside_run_like_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    """Through `mlopt run`: checked against the module, measured in a process of its own, in the record and in the report."""
+def test_a_pass_and_a_runtime_from_outside_run_like_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Through `mlopt run`: checked against the module, measured in a process of its
+    own, in the record and in the report."""
     monkeypatch.chdir(tmp_path)
     torch.save(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)), "model.pt")
     Path("r.yaml").write_text(RECIPE)

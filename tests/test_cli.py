@@ -20,7 +20,8 @@ from tests.conftest import CHROMIUM, ROOT, Cli, browse, plain_cnn
 
 
 def test_help_is_light(cli: Cli) -> None:
-    """Under 0.3 s of CPU and without torch: CPU time, not wall time, so that a busy machine does not matter."""
+    """Under 0.3 s of CPU and without torch: CPU time, not wall time, so that a busy
+    machine does not matter."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = cli("--help")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -81,7 +82,10 @@ def test_view_serves_the_file_and_forbids_the_network(tmp_path: Path) -> None:
     from mlopt.integrations.netron import serve
 
     x, y = (helper.make_tensor_value_info(name, 1, [4]) for name in "xy")
-    onnx.save(helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])), tmp_path / "m.onnx")
+    onnx.save(
+        helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])),
+        tmp_path / "m.onnx",
+    )
     served = serve(tmp_path / "m.onnx")
     try:
         with urllib.request.urlopen(served.url) as answer:
@@ -106,7 +110,10 @@ def test_view_draws_the_graph_and_tries_no_other_host(tmp_path: Path) -> None:
     from mlopt.integrations.netron import serve
 
     x, y = (helper.make_tensor_value_info(name, 1, [4]) for name in "xy")
-    onnx.save(helper.make_model(helper.make_graph([helper.make_node("Softplus", ["x"], ["y"])], "g", [x], [y])), tmp_path / "m.onnx")
+    onnx.save(
+        helper.make_model(helper.make_graph([helper.make_node("Softplus", ["x"], ["y"])], "g", [x], [y])),
+        tmp_path / "m.onnx",
+    )
     served = serve(tmp_path / "m.onnx")
     try:
         done = browse(served.url, tmp_path, "--enable-logging=stderr")
@@ -120,7 +127,15 @@ def test_numbers_in_the_arch_arguments(cli: Cli, tmp_path: Path) -> None:
     from recipes.networks import digits_resnet
 
     torch.save(digits_resnet(16).state_dict(), tmp_path / "w.pt")
-    options = ["--arch", "recipes.networks:digits_resnet", "--arch-arg", "width=16", "--input", "1,1,16,16", "--json"]
+    options = [
+        "--arch",
+        "recipes.networks:digits_resnet",
+        "--arch-arg",
+        "width=16",
+        "--input",
+        "1,1,16,16",
+        "--json",
+    ]
     found = json.loads(cli("inspect", "w.pt", *options).stdout)
     assert found["kind"] == "state dict"
     np.testing.assert_equal(found["params"], sum(p.numel() for p in digits_resnet(16).parameters()))
@@ -129,7 +144,18 @@ def test_numbers_in_the_arch_arguments(cli: Cli, tmp_path: Path) -> None:
 def test_prune_says_where_the_model_lies_and_what_it_won_and_folds_no_path(cli: Cli, tmp_path: Path) -> None:
     torch.save(plain_cnn(1), tmp_path / "model.pt")
     long = tmp_path / ("a-directory-with-a-rather-long-name-" * 5)
-    done = cli("prune", "model.pt", "--amount", "0.5", "--input", "batch,1,16,16", "--bench", "-o", long, env={"COLUMNS": "60"})
+    done = cli(
+        "prune",
+        "model.pt",
+        "--amount",
+        "0.5",
+        "--input",
+        "batch,1,16,16",
+        "--bench",
+        "-o",
+        long,
+        env={"COLUMNS": "60"},
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert any(line.startswith("Smaller: ") and "fewer MACs" in line for line in lines)
@@ -143,13 +169,30 @@ def test_prune_says_where_the_model_lies_and_what_it_won_and_folds_no_path(cli: 
 def test_the_store_says_what_it_holds_and_gives_it_back(cli: Cli, tmp_path: Path) -> None:
     torch.save(plain_cnn(1), tmp_path / "model.pt")
     where = ("--store", tmp_path / "kept")
-    done = cli("compress", "model.pt", "--prune", "0.5", "--export", "onnx", "--input", "batch,1,16,16", "--no-bench", *where, "-o", "run")
+    done = cli(
+        "compress",
+        "model.pt",
+        "--prune",
+        "0.5",
+        "--export",
+        "onnx",
+        "--input",
+        "batch,1,16,16",
+        "--no-bench",
+        *where,
+        "-o",
+        "run",
+    )
     assert done.returncode == 0, done.stderr
     assert not list((tmp_path / "run").rglob(".store"))
     held = json.loads(cli("store", "--size", "--json", *where).stdout)["holds"]
     assert held["objects"] == 3  # the dense module, the pruned one, the export
-    assert held["bytes"] == sum(path.stat().st_size for path in (tmp_path / "kept" / "objects").rglob("*") if path.is_file())
-    assert json.loads(cli("store", "--gc", "--json", *where).stdout)["removed"]["objects"] == 0, "all of it is new"
+    assert held["bytes"] == sum(
+        path.stat().st_size for path in (tmp_path / "kept" / "objects").rglob("*") if path.is_file()
+    )
+    assert json.loads(cli("store", "--gc", "--json", *where).stdout)["removed"]["objects"] == 0, (
+        "all of it is new"
+    )
     freed = json.loads(cli("store", "--gc", "--days", "0", "--json", *where).stdout)
     assert (freed["removed"]["objects"], freed["holds"]["objects"]) == (3, 0)
     assert "0 artifacts" in cli("store", *where).stdout

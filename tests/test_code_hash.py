@@ -91,7 +91,9 @@ def structure_of() -> StructureOrigin:
         ("beside.py", False),
     ],
 )
-def test_what_the_network_runs_is_in_the_hash(project: Path, edited: str, counts: bool, factory: bool) -> None:
+def test_what_the_network_runs_is_in_the_hash(
+    project: Path, edited: str, counts: bool, factory: bool
+) -> None:
     origin = FactoryOrigin("project.nets.net:make") if factory else structure_of()
     trust = Trust(arch="project.nets.net:make") if factory else ALLOWED
     before = code_sha256(origin, trust)
@@ -109,7 +111,14 @@ def test_the_hash_does_not_depend_on_the_place(project: Path, tmp_path: Path) ->
     moved = tmp_path / "moved"
     moved.mkdir()
     (project / "project").rename(moved / "project")
-    there = subprocess.run([sys.executable, "-c", code], cwd=moved, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
+    there = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=moved,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     (moved / "project").rename(project / "project")
     here = code_sha256(FactoryOrigin("project.nets.net:make"), Trust(trust_code=True))
     assert there.stdout.strip() == here
@@ -126,7 +135,10 @@ def test_stock_layers_and_graphs_have_no_code_of_their_own() -> None:
 def test_code_is_not_imported_unasked(project: Path) -> None:
     origin = structure_of()
     del sys.modules["project.nets.net"]
-    for refused, flag in ((origin, "--allow-class project.nets.net.Net"), (FactoryOrigin("project.nets.net:make"), "--arch")):
+    for refused, flag in (
+        (origin, "--allow-class project.nets.net.Net"),
+        (FactoryOrigin("project.nets.net:make"), "--arch"),
+    ):
         with pytest.raises(ModelRefused) as error:
             code_sha256(refused, Trust())
         assert flag in error.value.hint

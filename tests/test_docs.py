@@ -1,4 +1,5 @@
-"""The documents say what is there: their code runs, their paths exist, their functions are defined."""
+"""The documents say what is there: their code runs, their paths exist, their functions
+are defined."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def files_of(text: str) -> dict[str, str]:
 
 @pytest.fixture
 def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The package of the document, imported and so registered; a directory with a model and the recipe."""
+    """The package of the document, imported and so registered; a directory with a model
+    and the recipe."""
     for name, code in files_of(text_of("extending.md")).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(code)
@@ -95,7 +97,9 @@ def test_the_package_of_the_document_is_a_command(ours: Path) -> None:
     """In a process of its own, which must find the pass by importing the package."""
     command = [sys.executable, "-m", "ours", "run", "recipe.yaml", "--dry-run"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ours), str(ROOT)))}
-    done = subprocess.run(command, cwd=ours, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, cwd=ours, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "1. npz" in done.stdout
 
@@ -114,13 +118,16 @@ def named_functions(text: str) -> list[tuple[str, str]]:
 
 
 def defined(path: Path) -> set[str]:
-    """Names that a file defines: functions, classes, assigned names, and `Class.method`."""
+    """Names that a file defines: functions, classes, assigned names, and
+    `Class.method`."""
     names = set()
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             names.add(node.name)
         if isinstance(node, ast.ClassDef):
-            names |= {f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
+            names |= {
+                f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)
+            }
         if isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names |= {target.id for target in targets if isinstance(target, ast.Name)}
@@ -132,7 +139,11 @@ def wrong_paths(text: str) -> list[str]:
 
 
 def wrong_functions(text: str) -> list[str]:
-    return [f"{path}: {name}" for path, name in named_functions(text) if not (ROOT / path).is_file() or name not in defined(ROOT / path)]
+    return [
+        f"{path}: {name}"
+        for path, name in named_functions(text)
+        if not (ROOT / path).is_file() or name not in defined(ROOT / path)
+    ]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -1,4 +1,5 @@
-"""Exports one by one: schemes, runtimes that crash, TorchScript's fallback, AOTInductor, and the TensorRT adapter's names."""
+"""Exports one by one: schemes, runtimes that crash, TorchScript's fallback,
+AOTInductor, and the TensorRT adapter's names."""
 
 from __future__ import annotations
 
@@ -52,18 +53,36 @@ def export(module: nn.Module, x: torch.Tensor, out: Path, *kinds: str, **options
 
 
 def test_the_target_decides_the_graph(tmp_path: Path) -> None:
-    """CPU: unsigned activations. TensorRT: signed, symmetric, no Int32 bias, and nothing between a convolution and its ReLU."""
-    export(plain_cnn(), torch.randn(1, 3, 16, 16), tmp_path, "onnx", quantize=["int8"], target=["cpu", "tensorrt"])
-    cpu, trt = (onnx.load(str(tmp_path / "exports" / f"model.int8-{name}.onnx")).graph for name in ("cpu", "tensorrt"))
+    """CPU: unsigned activations. TensorRT: signed, symmetric, no Int32 bias, and
+    nothing between a convolution and its ReLU."""
+    export(
+        plain_cnn(),
+        torch.randn(1, 3, 16, 16),
+        tmp_path,
+        "onnx",
+        quantize=["int8"],
+        target=["cpu", "tensorrt"],
+    )
+    cpu, trt = (
+        onnx.load(str(tmp_path / "exports" / f"model.int8-{name}.onnx")).graph for name in ("cpu", "tensorrt")
+    )
 
     def zero_points(graph: Any) -> set[int]:
         kinds = {init.name: init.data_type for init in graph.initializer}
-        return {kinds[node.input[2]] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2}
+        return {
+            kinds[node.input[2]]
+            for node in graph.node
+            if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2
+        }
 
     assert onnx.TensorProto.UINT8 in zero_points(cpu)
     assert zero_points(trt) == {onnx.TensorProto.INT8}
     consumers = {name: node.op_type for node in trt.node for name in node.input}
-    assert {consumers[node.output[0]] for node in trt.node if node.op_type == "Conv"} <= {"Relu", "GlobalAveragePool", "ReduceMean"}
+    assert {consumers[node.output[0]] for node in trt.node if node.op_type == "Conv"} <= {
+        "Relu",
+        "GlobalAveragePool",
+        "ReduceMean",
+    }
     run = run_json(tmp_path)
     entry = next(e for e in run["passes"] if e["name"] == "model.int8-cpu.onnx")
     assert entry["metrics"]["int8_operators"] == 3
@@ -80,9 +99,14 @@ def test_nothing_to_quantize(tmp_path: Path) -> None:
     from onnx import helper
 
     x, y = (helper.make_tensor_value_info(name, 1, [4]) for name in "xy")
-    onnx.save(helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])), tmp_path / "m.onnx")
+    onnx.save(
+        helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])),
+        tmp_path / "m.onnx",
+    )
     with pytest.raises(PassFailed, match="no convolution"):
-        quantize_int8(tmp_path / "m.onnx", tmp_path / "q.onnx", "cpu", "minmax", [np.zeros((4, 4), np.float32)], None)
+        quantize_int8(
+            tmp_path / "m.onnx", tmp_path / "q.onnx", "cpu", "minmax", [np.zeros((4, 4), np.float32)], None
+        )
 
 
 @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
@@ -91,7 +115,9 @@ def test_calibrations(tmp_path: Path, method: str) -> None:
     x = np.random.default_rng(0).standard_normal((64, 3, 16, 16)).astype(np.float32)
     source = tmp_path / "exports" / "model.onnx"
     quantize_int8(source, tmp_path / "q.onnx", "cpu", method, [x], None)
-    want, got = (open_runtime(opener_of(Format.ONNX), OpenOptions(path))([x]) for path in (source, tmp_path / "q.onnx"))
+    want, got = (
+        open_runtime(opener_of(Format.ONNX), OpenOptions(path))([x]) for path in (source, tmp_path / "q.onnx")
+    )
     assert compare(want, got).cosine > 0.99
 
 
@@ -157,7 +183,10 @@ def test_a_worker_that_dies_is_one_clear_error(tmp_path: Path) -> None:
         worker._process.kill()
         with pytest.raises(PassFailed, match="died"):
             worker.block(5)
-    with pytest.raises(PassFailed, match="cannot load"), Worker("b", WorkerSpec(Format.ONNX, tmp_path / "run.json")):
+    with (
+        pytest.raises(PassFailed, match="cannot load"),
+        Worker("b", WorkerSpec(Format.ONNX, tmp_path / "run.json")),
+    ):
         pass
 
 
@@ -172,8 +201,13 @@ def test_a_worker_that_hangs_is_ended(tmp_path: Path) -> None:
     )  # fmt: skip
     count, go = helper.make_tensor("n", 7, [], [10**9]), helper.make_tensor("go", 9, [], [True])
     x, y = (helper.make_tensor_value_info(name, 1, [1]) for name in "xy")
-    graph = helper.make_graph([helper.make_node("Loop", ["n", "go", "x"], ["y"], body=body)], "g", [x], [y], [count, go])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "loop.onnx")
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["n", "go", "x"], ["y"], body=body)], "g", [x], [y], [count, go]
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10),
+        tmp_path / "loop.onnx",
+    )
     with Worker("loop", WorkerSpec(Format.ONNX, tmp_path / "loop.onnx")) as worker:
         write_sets(tmp_path / "in.npz", [[np.zeros(1, np.float32)]])
         with pytest.raises(PassFailed, match="did not answer within 1 s"):
@@ -184,7 +218,12 @@ def test_parity_judges() -> None:
     strict = Tolerance(max_error=1e-3, min_cosine=0.9999)
     a = [np.array([[1.0, 2.0, 3.0]])]
     judge(compare(a, [a[0] + 1e-4]), strict, "x")
-    for bad, words in (([a[0] * np.nan], "NaN"), ([a[0] + np.inf], "NaN"), ([a[0] + 0.1], "differs"), ([-a[0]], "differs")):
+    for bad, words in (
+        ([a[0] * np.nan], "NaN"),
+        ([a[0] + np.inf], "NaN"),
+        ([a[0] + 0.1], "differs"),
+        ([-a[0]], "differs"),
+    ):
         with pytest.raises(PassFailed, match=words):
             judge(compare(a, bad), strict, "x")
     with pytest.raises(PassFailed, match="cosine"):
@@ -237,7 +276,8 @@ class Toy:
 
 
 def test_a_runtime_of_a_plugin_runs_in_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was registered in this process alone is opened in the other: its name travels with the job."""
+    """What was registered in this process alone is opened in the other: its name
+    travels with the job."""
     (tmp_path / "toy_runtime.py").write_text(TOY)
     (tmp_path / "m.toy").write_text("3")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -260,7 +300,12 @@ def test_what_cannot_run_is_said_before_a_process_starts(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "message",
     [
-        OpenJob("a.b:C", OpenOptions(Path("m"), 2, "cuda", "int8", Trust("a:b", {"width": 3}, ("x.*",)), True), True, Slowdown(every=0.1)),
+        OpenJob(
+            "a.b:C",
+            OpenOptions(Path("m"), 2, "cuda", "int8", Trust("a:b", {"width": 3}, ("x.*",)), True),
+            True,
+            Slowdown(every=0.1),
+        ),
         OpenJob("a.b:C", OpenOptions(Path("m"))),
         RunJob(Path("in"), Path("out"), None),
         PrepareJob(Path("in"), "out", True, True),
@@ -306,11 +351,24 @@ def test_tensorrt_refusals_carry_its_words(tmp_path: Path) -> None:
 
 
 def test_the_tensorrt_adapter_uses_names_that_exist() -> None:
-    """Every attribute taken from the bindings exists in TensorRT-RTX, and none is one that TensorRT 11 removed."""
+    """Every attribute taken from the bindings exists in TensorRT-RTX, and none is one
+    that TensorRT 11 removed."""
     trt = pytest.importorskip("tensorrt_rtx")
     tree = ast.parse((ROOT / "mlopt" / "exporting" / "tensorrt_builder.py").read_text())
-    names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "trt"}
+    names = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "trt"
+    }
     assert {"Builder", "OnnxParser", "ILogger"} <= names
     assert all(hasattr(trt, name) for name in names)
     everything = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    assert not everything & {"int8_calibrator", "FP16", "INT8", "BF16", "device_memory_size", "max_workspace_size", "build_engine"}
+    assert not everything & {
+        "int8_calibrator",
+        "FP16",
+        "INT8",
+        "BF16",
+        "device_memory_size",
+        "max_workspace_size",
+        "build_engine",
+    }

@@ -1,4 +1,5 @@
-"""The fingerprint of data: other data is another fingerprint, the same data the same one, also in another process."""
+"""The fingerprint of data: other data is another fingerprint, the same data the same
+one, also in another process."""
 
 from __future__ import annotations
 
@@ -112,7 +113,9 @@ def test_an_edited_getitem_is_other_data_and_the_same_is_the_same_in_another_pro
 
     def ask(text: str) -> str:
         (tmp_path / "mine.py").write_text(text)
-        done = subprocess.run([sys.executable, "-B", "-c", show], cwd=tmp_path, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-B", "-c", show], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
         return done.stdout
 
     assert ask(code) == ask(code) != ask(code.replace("* 1", "* 2"))

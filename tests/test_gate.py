@@ -1,4 +1,5 @@
-"""The gate as its users meet it: real sessions, real processes killed, every verdict and every bad input."""
+"""The gate as its users meet it: real sessions, real processes killed, every verdict
+and every bad input."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ from tests.nets import constant, endless, mlp, not_a_number
 
 @pytest.fixture(scope="module")
 def nets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """old.onnx; new.onnx, the same network with other weights; slow.onnx, half as long again; and wrong ones."""
+    """old.onnx; new.onnx, the same network with other weights; slow.onnx, half as long
+    again; and wrong ones."""
     place = tmp_path_factory.mktemp("nets")
     mlp(place / "old.onnx")
     mlp(place / "new.onnx", seed=1)
@@ -61,11 +63,32 @@ def row_of(data: dict[str, Any], metric: str) -> dict[str, Any]:
 
 
 def test_an_equal_network_passes(nets: Path, cli: Cli, tmp_path: Path) -> None:
-    data = judged(cli("gate", nets / "new.onnx", "--baseline", nets / "old.onnx", "-o", tmp_path / "out", "--max-latency", "10%", "--json"))
+    data = judged(
+        cli(
+            "gate",
+            nets / "new.onnx",
+            "--baseline",
+            nets / "old.onnx",
+            "-o",
+            tmp_path / "out",
+            "--max-latency",
+            "10%",
+            "--json",
+        )
+    )
     assert data["verdict"] == "PASS"
     assert data["kind"] == "interleaved"
     row = row_of(data, "latency")
-    assert set(row) >= {"metric", "artifact", "baseline", "candidate", "ratio", "tolerance", "verdict", "seconds"}
+    assert set(row) >= {
+        "metric",
+        "artifact",
+        "baseline",
+        "candidate",
+        "ratio",
+        "tolerance",
+        "verdict",
+        "seconds",
+    }
     assert set(row["ratio"]) == {"estimate", "low", "high", "confidence"}
     assert row["ratio"]["low"] <= 1 <= row["ratio"]["high"] or abs(row["ratio"]["estimate"] - 1) < 0.05
     assert row["tolerance"] == pytest.approx(0.1)
@@ -97,7 +120,11 @@ def test_a_faster_network_passes(nets: Path, cli: Cli) -> None:
 
 @pytest.mark.parametrize(
     ("candidate", "words"),
-    [("nan.onnx", "NaN"), ("constant.onnx", "the same output whatever the input"), ("other_output.onnx", "outputs have the shapes (16, 11)")],
+    [
+        ("nan.onnx", "NaN"),
+        ("constant.onnx", "the same output whatever the input"),
+        ("other_output.onnx", "outputs have the shapes (16, 11)"),
+    ],
 )
 def test_wrong_outputs_are_invalid_before_anything_is_timed(nets: Path, candidate: str, words: str) -> None:
     verdict = Gate(Policy(), Trust()).judge(str(nets / candidate), str(nets / "old.onnx"))
@@ -120,11 +147,16 @@ def test_a_fixed_batch_is_taken_where_none_was_asked_for(nets: Path) -> None:
     verdict = Gate(quick, Trust()).judge(str(nets / "fixed.onnx"), str(nets / "old.onnx"))
     assert {row.batch for row in verdict.rows if row.metric == "latency"} == {4}
     with pytest.raises(UsageError, match="fixed at 4"):
-        Gate(policies.build(quick, {"batch": (2,)}), Trust()).judge(str(nets / "fixed.onnx"), str(nets / "old.onnx"))
+        Gate(policies.build(quick, {"batch": (2,)}), Trust()).judge(
+            str(nets / "fixed.onnx"), str(nets / "old.onnx")
+        )
 
 
-def _die_on_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, action: str, calls: int = 700) -> None:
-    """Worker processes of `name` do `action` at their n-th timed call: `sitecustomize` is read by every Python that starts."""
+def _die_on_call(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, action: str, calls: int = 700
+) -> None:
+    """Worker processes of `name` do `action` at their n-th timed call: `sitecustomize`
+    is read by every Python that starts."""
     code = """
         import os, sys, time
         def patch():
@@ -142,14 +174,21 @@ def _die_on_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, act
         if any('mlopt.runtimes.worker' in word for word in sys.orig_argv):
             patch()
     """
-    text = textwrap.dedent(code).replace("CALLS", str(calls)).replace("NAME", repr(name)).replace("ACTION", action)
+    text = (
+        textwrap.dedent(code)
+        .replace("CALLS", str(calls))
+        .replace("NAME", repr(name))
+        .replace("ACTION", action)
+    )
     (tmp_path / "sitecustomize.py").write_text(text)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
 def test_a_crash_on_run_700_is_invalid(nets: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    _die_on_call(monkeypatch, tmp_path, "new.onnx", "os.abort()", 100)  # each of several input sets counts for itself
+    _die_on_call(
+        monkeypatch, tmp_path, "new.onnx", "os.abort()", 100
+    )  # each of several input sets counts for itself
     verdict = Gate(Policy(), Trust()).judge(str(nets / "new.onnx"), str(nets / "old.onnx"))
     assert verdict.verdict == "INVALID"
     assert verdict.reason is not None
@@ -157,7 +196,9 @@ def test_a_crash_on_run_700_is_invalid(nets: Path, monkeypatch: pytest.MonkeyPat
     assert "died" in verdict.reason
 
 
-def test_a_candidate_that_hangs_is_invalid(nets: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_candidate_that_hangs_is_invalid(
+    nets: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("mlopt.runtimes.remote.LEAST_PATIENCE_S", 2.0)
     monkeypatch.setattr("mlopt.runtimes.remote.PATIENCE", 5)
     _die_on_call(monkeypatch, tmp_path, "new.onnx", "time.sleep(1000)", 50)
@@ -175,7 +216,9 @@ def test_a_candidate_that_hangs_on_its_first_answer(nets: Path, monkeypatch: pyt
     assert "cannot be run" in verdict.reason
 
 
-def test_a_baseline_that_crashes_is_nothing_to_compare_with(nets: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_baseline_that_crashes_is_nothing_to_compare_with(
+    nets: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     _die_on_call(monkeypatch, tmp_path, "old.onnx", "os.abort()", 50)
     verdict = Gate(Policy(), Trust()).judge(str(nets / "new.onnx"), str(nets / "old.onnx"))
     assert verdict.verdict == "INCOMPARABLE"
@@ -215,7 +258,9 @@ def test_stored_numbers_never_pass(nets: Path, saved: Path, tmp_path: Path) -> N
     assert (verdict.kind, verdict.verdict, verdict.exit_code) == ("stored", "FAIL", 1)
     data["entries"][0]["numbers"][0]["p10_s"] *= 30
     path.write_text(json.dumps(data))
-    assert Gate(Policy(), Trust()).judge(str(nets / "new.onnx"), str(path)).verdict == "INCOMPARABLE"  # ten times faster: no PASS either
+    assert (
+        Gate(Policy(), Trust()).judge(str(nets / "new.onnx"), str(path)).verdict == "INCOMPARABLE"
+    )  # ten times faster: no PASS either
     data["environment"]["cpu"] = "another machine's"
     data["entries"][0]["numbers"][0]["p10_s"] /= 1000
     path.write_text(json.dumps(data))
@@ -227,23 +272,34 @@ def test_stored_numbers_never_pass(nets: Path, saved: Path, tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs of a network of stock layers: a, exported as it is; b, pruned by half."""
+    """Two runs of a network of stock layers: a, exported as it is; b, pruned by
+    half."""
     torch.manual_seed(0)
     model, place = plain_cnn(), tmp_path_factory.mktemp("runs")
     for name in ("a", "b"):
-        compress(model, torch.randn(2, 3, 16, 16), out=place / name, prune=0.5 if name == "b" else None, bench=False)
+        compress(
+            model,
+            torch.randn(2, 3, 16, 16),
+            out=place / name,
+            prune=0.5 if name == "b" else None,
+            bench=False,
+        )
     return place
 
 
 def test_run_directories_are_compared_name_by_name(runs: Path, nets: Path) -> None:
-    """Exports of two runs; TorchScript is code and is left out with a word; `eager` is the run's own dense module."""
+    """Exports of two runs; TorchScript is code and is left out with a word; `eager` is
+    the run's own dense module."""
     quick = policies.build(Policy(), {"latency.tolerance": 1.0, "tail": None, "budget_s": 20, "memory": None})
     once = policies.build(quick, {"latency": None})  # no question is open after the first processes
     verdict = Gate(quick, Trust()).judge(str(runs / "b"), str(runs / "a"))
     assert verdict.verdict == "PASS"
     assert {row.artifact for row in verdict.rows} == {"model.onnx"}
     assert any("model.torchscript.pt was not judged" in note for note in verdict.notes)
-    assert next(row for row in verdict.rows if row.metric == "size").candidate < next(row for row in verdict.rows if row.metric == "size").baseline
+    assert (
+        next(row for row in verdict.rows if row.metric == "size").candidate
+        < next(row for row in verdict.rows if row.metric == "size").baseline
+    )
     both = Gate(once, Trust(trust_code=True)).judge(str(runs / "b"), str(runs / "a"))
     assert {row.artifact for row in both.rows} == {"model.onnx", "model.torchscript.pt"}
     assert {found.artifact for found in both.comparisons} == {"model.onnx", "model.torchscript.pt"}
@@ -257,7 +313,8 @@ def test_run_directories_are_compared_name_by_name(runs: Path, nets: Path) -> No
 
 
 def test_accuracy_and_agreement(nets: Path, tmp_path: Path) -> None:
-    """Labels are the old network's own answers: it has 100%, another has few of them right."""
+    """Labels are the old network's own answers: it has 100%, another has few of them
+    right."""
     import onnxruntime
 
     x = np.random.default_rng(0).standard_normal((200, 64)).astype(np.float32)
@@ -265,7 +322,9 @@ def test_accuracy_and_agreement(nets: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=x, y=session.run(None, {"x": x})[0].argmax(1))
     loose = {"latency.tolerance": 0.5, "tail": None, "memory": None, "budget_s": 5}
     drop = policies.build(Policy(), {**loose, "accuracy.max_drop": 1.0})
-    verdict = Gate(drop, Trust(), data=str(tmp_path / "d.npz")).judge(str(nets / "new.onnx"), str(nets / "old.onnx"))
+    verdict = Gate(drop, Trust(), data=str(tmp_path / "d.npz")).judge(
+        str(nets / "new.onnx"), str(nets / "old.onnx")
+    )
     row = next(row for row in verdict.rows if row.metric == "accuracy")
     assert (row.verdict, row.baseline) == ("FAIL", 100.0)
     assert row.candidate is not None
@@ -280,7 +339,16 @@ def test_accuracy_and_agreement(nets: Path, tmp_path: Path) -> None:
 
 def test_size_and_shapes(nets: Path) -> None:
     """Two shapes have two latencies; a larger file fails where the policy says so."""
-    strict = policies.build(Policy(), {"size.tolerance": 0.01, "size.floor_bytes": 0, "latency.tolerance": 2.0, "tail": None, "batch": (1, 8)})
+    strict = policies.build(
+        Policy(),
+        {
+            "size.tolerance": 0.01,
+            "size.floor_bytes": 0,
+            "latency.tolerance": 2.0,
+            "tail": None,
+            "batch": (1, 8),
+        },
+    )
     verdict = Gate(strict, Trust()).judge(str(nets / "slow.onnx"), str(nets / "old.onnx"))
     assert next(row for row in verdict.rows if row.metric == "size").verdict == "FAIL"
     assert {row.batch for row in verdict.rows if row.metric == "latency"} == {1, 8}
@@ -288,28 +356,49 @@ def test_size_and_shapes(nets: Path) -> None:
 
 def test_what_is_too_large_to_be_real(nets: Path, tmp_path: Path) -> None:
     mlp(tmp_path / "tiny.onnx", hidden=16, layers=1)
-    verdict = Gate(policies.build(Policy(), {"size": None, "memory": None}), Trust()).judge(str(nets / "slow.onnx"), str(tmp_path / "tiny.onnx"))
+    verdict = Gate(policies.build(Policy(), {"size": None, "memory": None}), Trust()).judge(
+        str(nets / "slow.onnx"), str(tmp_path / "tiny.onnx")
+    )
     assert verdict.verdict == "ANOMALOUS"
     assert verdict.exit_code == 1
 
 
 def test_out_of_time_says_how_much_longer(nets: Path) -> None:
-    """At the limit itself no budget is enough: the truth of new against old is 0, and so is the tolerance."""
-    short = policies.build(Policy(), {"latency.tolerance": 0.0, "tail": None, "memory": None, "size": None, "budget_s": 3})
+    """At the limit itself no budget is enough: the truth of new against old is 0, and
+    so is the tolerance."""
+    short = policies.build(
+        Policy(), {"latency.tolerance": 0.0, "tail": None, "memory": None, "size": None, "budget_s": 3}
+    )
     verdict = Gate(short, Trust()).judge(str(nets / "new.onnx"), str(nets / "old.onnx"))
     assert (verdict.verdict, verdict.exit_code) == ("INCONCLUSIVE", 5)
     assert "more" in verdict.rows[0].note
 
 
 def test_a_full_disk_keeps_the_finished_samples(nets: Path, tmp_path: Path) -> None:
-    """Files may grow to 300 kB: the first lines fit, a later one does not. What was finished is whole."""
+    """Files may grow to 300 kB: the first lines fit, a later one does not. What was
+    finished is whole."""
     code = (
         "import resource,signal,sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (300_000,) * 2);"
         "from mlopt.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )
-    arguments = ["gate", nets / "new.onnx", "--baseline", nets / "old.onnx", "-o", tmp_path / "out", "--max-latency", "0%", "--budget", "20"]
+    arguments = [
+        "gate",
+        nets / "new.onnx",
+        "--baseline",
+        nets / "old.onnx",
+        "-o",
+        tmp_path / "out",
+        "--max-latency",
+        "0%",
+        "--budget",
+        "20",
+    ]
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2, done.stderr
     assert "no space left" in done.stderr
@@ -364,11 +453,18 @@ def test_a_policy_is_read_strictly(tmp_path: Path, nets: Path, cli: Cli) -> None
         (("bench", "{new}", "--device", "cuda"), "CUDAExecutionProvider"),
     ],
 )
-def test_bad_input_is_one_clear_error(arguments: tuple[str, ...], words: str, nets: Path, cli: Cli, tmp_path: Path) -> None:
+def test_bad_input_is_one_clear_error(
+    arguments: tuple[str, ...], words: str, nets: Path, cli: Cli, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "newer.json").write_text('{"schema_version": 99, "what": "mlopt baseline"}')
     (tmp_path / "junk.json").write_text("[1]")
-    places = {"new": nets / "new.onnx", "empty": tmp_path / "empty", "newer": tmp_path / "newer.json", "junk": tmp_path / "junk.json"}
+    places = {
+        "new": nets / "new.onnx",
+        "empty": tmp_path / "empty",
+        "newer": tmp_path / "newer.json",
+        "junk": tmp_path / "junk.json",
+    }
     done = cli(*(word.format(**places) for word in arguments))
     assert done.returncode == 2, done.stdout + done.stderr
     assert words in done.stderr
@@ -415,10 +511,14 @@ def test_one_verdict_of_many() -> None:
 
 
 def test_the_self_test_tells_slower_from_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both networks against themselves, and half as slow again: no verdict may be wrong. Its clock counts trials."""
+    """Both networks against themselves, and half as slow again: no verdict may be
+    wrong. Its clock counts trials."""
     from mlopt.judging import selftest
 
-    cases = (selftest.Case("A/A", "default", Slowdown(), "PASS"), selftest.Case("+50%", "default", Slowdown(every=0.5), "FAIL"))
+    cases = (
+        selftest.Case("A/A", "default", Slowdown(), "PASS"),
+        selftest.Case("+50%", "default", Slowdown(every=0.5), "FAIL"),
+    )
     monkeypatch.setattr(selftest, "CASES", cases)
     monkeypatch.setattr(selftest, "PROFILES", {"default": selftest.Profile(0.2, 4.0)})
     monkeypatch.setattr(selftest, "time", SimpleNamespace(monotonic=itertools.count().__next__))
@@ -429,8 +529,8 @@ def test_the_self_test_tells_slower_from_same(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.slow
 def test_the_self_test_as_it_is_shipped() -> None:
-    """As many comparisons as a minute allows: no verdict may be wrong. How many are inconclusive is a figure, and stands in
-    benchmarks."""
+    """As many comparisons as a minute allows: no verdict may be wrong. How many are
+    inconclusive is a figure, and stands in benchmarks."""
     from mlopt.judging.selftest import self_test
 
     rows = self_test(60.0)
@@ -440,11 +540,14 @@ def test_the_self_test_as_it_is_shipped() -> None:
 
 
 def test_a_throttled_gpu_makes_the_verdict_invalid() -> None:
-    """What NVML said during any generation; there is no GPU here, so its words are scripted."""
+    """What NVML said during any generation; there is no GPU here, so its words are
+    scripted."""
     from mlopt.judging.rows import throttled
     from mlopt.measuring.duet import Duet
     from mlopt.measuring.generation import Generation
 
     cool, hot = Generation(gpu=GpuState()), Generation(gpu=GpuState(throttled=("thermal (hardware)",)))
     assert throttled(Duet([], [[cool, Generation(load=Load(busy=1.0))]], 1.0)) == []
-    assert throttled(Duet([], [[cool, hot]], 1.0)) == [Reason("INVALID", "the GPU was throttled while it was timed: thermal (hardware)")]
+    assert throttled(Duet([], [[cool, hot]], 1.0)) == [
+        Reason("INVALID", "the GPU was throttled while it was timed: thermal (hardware)")
+    ]

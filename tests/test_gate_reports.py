@@ -1,4 +1,5 @@
-"""The verdict in every format: parsed back by something that is not ours, hostile names and all."""
+"""The verdict in every format: parsed back by something that is not ours, hostile names
+and all."""
 
 from __future__ import annotations
 
@@ -29,15 +30,29 @@ from mlopt.report.write import html, markdown, write_gate
 from tests.conftest import CHROMIUM, ROOT, Cli, browse
 from tests.nets import mlp
 
-HOSTILE = '</script><script>alert(1)</script>"><img src=x onerror=alert(1)>%0A::error::x\n::set-output a|b,:\x00'
+HOSTILE = (
+    '</script><script>alert(1)</script>"><img src=x onerror=alert(1)>%0A::error::x\n::set-output a|b,:\x00'
+)
 
 
 def verdict(name: str = "model.onnx") -> GateRecord:
     rows = (
         GateRow("latency", name, "s", 1e-3, 1.1e-3, 0.025, "FAIL", 1, Ratio(1.1, 1.08, 1.12, 0.99), 5.0),
-        GateRow("tail", name, "s", 1.2e-3, 1.3e-3, 0.1, "PASS", 1, Ratio(1.08, 0.9, 1.3, 0.99), 5.0, "not sure"),
         GateRow(
-            "throughput", name, "1/s", 1000.0, 900.0, 0.05, "INCONCLUSIVE", 1, Ratio(0.9, 0.0, float("inf"), 0.99), 5.0, "about 9 s more would tell"
+            "tail", name, "s", 1.2e-3, 1.3e-3, 0.1, "PASS", 1, Ratio(1.08, 0.9, 1.3, 0.99), 5.0, "not sure"
+        ),
+        GateRow(
+            "throughput",
+            name,
+            "1/s",
+            1000.0,
+            900.0,
+            0.05,
+            "INCONCLUSIVE",
+            1,
+            Ratio(0.9, 0.0, float("inf"), 0.99),
+            5.0,
+            "about 9 s more would tell",
         ),
         GateRow("size", name, "bytes", 1000, 1000, 0.05, "PASS", None, Ratio(1, 1, 1, 1)),
         GateRow("accuracy", name, "%", 98.0, 97.5, 1.0, "PASS", None, None, 0.0, "+0.50 points lost"),
@@ -45,7 +60,9 @@ def verdict(name: str = "model.onnx") -> GateRecord:
     histogram = Histogram(1e-3, 2e-3, (1, 5, 2, 0), 1)
     bench = BenchRow(artifact=name, batch=1, p10_s=1e-3, p50_s=1e-3, p90_s=1e-3, load_s=0.1, throughput_per_s=1e3, peak_rss_bytes=5, samples=9,
                      epochs=2, settled=False)  # fmt: skip
-    comparison = Comparison(name, "old", 1, 2, 0.05, Load(busy=0.9, stolen=0.02), (histogram, histogram), (bench, bench))
+    comparison = Comparison(
+        name, "old", 1, 2, 0.05, Load(busy=0.9, stolen=0.02), (histogram, histogram), (bench, bench)
+    )
     side = SideRecord(name, (SideArtifact(name, "ab" * 32, 1, "onnx"),))
     made = Verdict(
         kind="interleaved",
@@ -65,11 +82,18 @@ def verdict(name: str = "model.onnx") -> GateRecord:
 
 def test_junit_says_which_metric_and_why() -> None:
     suite = ElementTree.fromstring(formats.junit(verdict()).split("\n", 1)[1])
-    assert {key: suite.get(key) for key in ("tests", "failures", "errors")} == {"tests": "5", "failures": "1", "errors": "1"}
+    assert {key: suite.get(key) for key in ("tests", "failures", "errors")} == {
+        "tests": "5",
+        "failures": "1",
+        "errors": "1",
+    }
     cases = {case.get("name"): case for case in suite}
     failure = cases["latency of model.onnx at batch 1"].find("failure")
     assert failure is not None
-    assert failure.get("message") == "FAIL: latency of model.onnx at batch 1: +10.00% (+8.00% to +12.00%), allowed +2.5%"
+    assert (
+        failure.get("message")
+        == "FAIL: latency of model.onnx at batch 1: +10.00% (+8.00% to +12.00%), allowed +2.5%"
+    )
     assert cases["throughput of model.onnx at batch 1"].find("error") is not None
     crashed = replace(verdict(), rows=(), reason="it crashed", verdict="INVALID")
     (case,) = ElementTree.fromstring(formats.junit(crashed).split("\n", 1)[1])
@@ -101,8 +125,12 @@ def test_hostile_names_stay_text() -> None:
     assert "\x00" not in formats.junit(data)
     ElementTree.fromstring(formats.junit(data).split("\n", 1)[1])
     for line in formats.github_annotations(data).splitlines():
-        assert line.startswith(("::error title=", "::warning title=", "::notice title="))  # no line of its own making
-    assert len([line for line in formats.gitlab(data).splitlines() if line.startswith("mlopt_size_bytes")]) == 1
+        assert line.startswith(
+            ("::error title=", "::warning title=", "::notice title=")
+        )  # no line of its own making
+    assert (
+        len([line for line in formats.gitlab(data).splitlines() if line.startswith("mlopt_size_bytes")]) == 1
+    )
     assert "<script" not in markdown(verdict_document(data)).split("## Policy")[0]
 
 
@@ -115,7 +143,14 @@ def test_the_report_doubts_itself_where_it_should() -> None:
 def test_every_chart_is_well_formed() -> None:
     charts = [
         Bars("b", "x", (Point("a<", 1.0, "1"), Point("b", 2.0, "2", 1.5, 2.5))),
-        Ratios("r", "x", (Judged("a", 0.1, -0.1, float("inf"), 0.05, "FAIL", "t"), Judged("b", -0.1, -0.2, 0.0, -0.05, "PASS", "<&>"))),
+        Ratios(
+            "r",
+            "x",
+            (
+                Judged("a", 0.1, -0.1, float("inf"), 0.05, "FAIL", "t"),
+                Judged("b", -0.1, -0.2, 0.0, -0.05, "PASS", "<&>"),
+            ),
+        ),
         Distributions("d", "x", (Shape("a", 1.0, 2.0, (1, 2, 3), 0), Shape("b", 1.5, 1.5, (0,), 4))),
         Waterfall("w", "x", (Step("a", 0, 3.0, "3"), Step("b", 3.0, 1.0, "3x"), Step("c", 1.0, 1.2, "0.8x"))),
         Line("l", "x", ("start", "one"), (1.0, 1.1), (0.9, 1.0), (1.1, 1.2), ((1, "+10%"),)),
@@ -138,7 +173,14 @@ def test_why_something_is_not_faster() -> None:
         return Operator(f"{kind}_1", kind, provider, None, seconds)
 
     assert why_from_operators(row([]), "int8") == []
-    said = " ".join(why_from_operators(row([op("QuantizeLinear", 2.0), op("Conv", 6.0), op("ReorderInput", 2.0), op("TopK", 1.0, "CPU")]), "int8"))
+    said = " ".join(
+        why_from_operators(
+            row(
+                [op("QuantizeLinear", 2.0), op("Conv", 6.0), op("ReorderInput", 2.0), op("TopK", 1.0, "CPU")]
+            ),
+            "int8",
+        )
+    )
     for words in (
         "18% of its profiled time converting",
         "changing the layout",
@@ -151,8 +193,12 @@ def test_why_something_is_not_faster() -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_in_a_browser(tmp_path: Path, width: int) -> None:
-    """It does not scroll sideways, every chart is drawn, and nothing of a hostile name runs."""
-    write_gate(tmp_path, verdict("a-rather-long-artifact-name.int8-tensorrt.onnx<script>document.title='pwned'</script>"))
+    """It does not scroll sideways, every chart is drawn, and nothing of a hostile name
+    runs."""
+    write_gate(
+        tmp_path,
+        verdict("a-rather-long-artifact-name.int8-tensorrt.onnx<script>document.title='pwned'</script>"),
+    )
     probe = tmp_path / "probe.html"
     probe.write_text(
         f'<iframe id="f" src="report.html" style="width:{width}px;height:900px;border:0"></iframe><pre id="out"></pre><script>'
@@ -169,7 +215,8 @@ def test_the_page_in_a_browser(tmp_path: Path, width: int) -> None:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's repository: a model that is built, its baseline with a manifest, a policy."""
+    """A user's repository: a model that is built, its baseline with a manifest, a
+    policy."""
     place = tmp_path_factory.mktemp("shop")
     for name in ("build", "baseline", "bin"):
         (place / name).mkdir()
@@ -193,16 +240,38 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_shop(shop: Path, script: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PATH": f"{shop / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **variables}
-    return subprocess.run(["bash", "-c", script], cwd=shop, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    environment = {
+        **os.environ,
+        "PATH": f"{shop / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "NO_COLOR": "1",
+        **variables,
+    }
+    return subprocess.run(
+        ["bash", "-c", script],
+        cwd=shop,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
 
 
 def test_ci_recipes_store_the_baseline_and_judge(shop: Path, tmp_path: Path) -> None:
-    """The scripts of the GitHub workflow, the GitLab jobs and the action are run as they stand."""
+    """The scripts of the GitHub workflow, the GitLab jobs and the action are run as
+    they stand."""
     jobs = yaml.safe_load((ROOT / "recipes" / "ci" / "gitlab.yml").read_text())
     workflow = yaml.safe_load((ROOT / "recipes" / "ci" / "github.yml").read_text())
-    accept = next(step for step in workflow["jobs"]["gate"]["steps"] if step.get("name") == "accept the new baseline")["run"]
-    assert in_shop(shop, "git init -q . && set -e\n" + accept.replace(" && git push", ""), GITHUB_SHA="abc").returncode == 0
+    accept = next(
+        step for step in workflow["jobs"]["gate"]["steps"] if step.get("name") == "accept the new baseline"
+    )["run"]
+    assert (
+        in_shop(
+            shop, "git init -q . && set -e\n" + accept.replace(" && git push", ""), GITHUB_SHA="abc"
+        ).returncode
+        == 0
+    )
     assert jobs["accept"]["script"] == accept.splitlines()[:2]
     tracked = in_shop(shop, "git ls-files").stdout.split()
     assert tracked == ["baseline/baseline.json", "baseline/model.onnx"]

@@ -1,7 +1,9 @@
-"""What scripts read: every key of the records that were written before they had types is still there.
+"""What scripts read: every key of the records that were written before they had types
+is still there.
 
-`tests/golden/*.txt` hold key paths, one a line (`rows[].ratio.low`), of records that the code before had written. Only
-what was written by a command is compared: values, order and new keys are free.
+`tests/golden/*.txt` hold key paths, one a line (`rows[].ratio.low`), of records that
+the code before had written. Only what was written by a command is compared: values,
+order and new keys are free.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ def strict(text: str) -> JsonValue:
 
 
 def write_golden(name: str, file: Path) -> None:
-    """Write down the paths of a record. Run it only with the code whose keys are the promise."""
+    """Write down the paths of a record. Run it only with the code whose keys are the
+    promise."""
     (GOLDEN / f"{name}.txt").write_text("\n".join(sorted(key_paths(strict(file.read_text())))) + "\n")
 
 
@@ -75,7 +78,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_records_of_a_gate(place: Path, cli: Cli) -> None:
     """Verdict, samples, and the history of such verdicts."""
     out = place / "gates" / "1"
-    tolerances = ("--max-latency", "100%", "--max-tail", "300%", "--max-drop", "200", "--data", "d.npz", "--budget", "2")
+    tolerances = (
+        "--max-latency",
+        "100%",
+        "--max-tail",
+        "300%",
+        "--max-drop",
+        "200",
+        "--data",
+        "d.npz",
+        "--budget",
+        "2",
+    )
     done = cli("gate", "new.onnx", "--baseline", "old.onnx", *tolerances, "-o", out, "--json", cwd=place)
     assert done.returncode in (0, 1, 5), done.stderr
     assert golden("gate") <= key_paths(strict(done.stdout))
@@ -93,7 +107,19 @@ def test_the_record_of_a_baseline(place: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_records_of_a_bench(place: Path, cli: Cli) -> None:
     """Rows as a file, and merged with those of other machines."""
-    done = cli("bench", "old.onnx", "new.onnx", "--sessions", "2", "--budget", "0.3", "-o", "bench.json", "--json", cwd=place)
+    done = cli(
+        "bench",
+        "old.onnx",
+        "new.onnx",
+        "--sessions",
+        "2",
+        "--budget",
+        "0.3",
+        "-o",
+        "bench.json",
+        "--json",
+        cwd=place,
+    )
     assert done.returncode == 0, done.stderr
     assert golden("bench") <= key_paths(strict(done.stdout))
     assert golden("bench") <= key_paths(strict((place / "bench.json").read_text()))
@@ -109,10 +135,28 @@ def test_the_record_of_a_self_test(place: Path, cli: Cli, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("run-latency", ("--prune", "latency:0.7")), ("run-zeros", ("--prune", "0.5", "--sparsity", "unstructured"))]
+    ("name", "options"),
+    [
+        ("run-latency", ("--prune", "latency:0.7")),
+        ("run-zeros", ("--prune", "0.5", "--sparsity", "unstructured")),
+    ],
 )
-def test_a_run_that_measures_what_it_prunes(cli: Cli, tmp_path: Path, name: str, options: tuple[str, ...]) -> None:
+def test_a_run_that_measures_what_it_prunes(
+    cli: Cli, tmp_path: Path, name: str, options: tuple[str, ...]
+) -> None:
     torch.save(plain_cnn(1), tmp_path / "model.pt")
-    done = cli("compress", "model.pt", "--input", "batch,1,16,16", *options, "--export", "onnx", "--budget", "0.3", "-o", "run")
+    done = cli(
+        "compress",
+        "model.pt",
+        "--input",
+        "batch,1,16,16",
+        *options,
+        "--export",
+        "onnx",
+        "--budget",
+        "0.3",
+        "-o",
+        "run",
+    )
     assert done.returncode == 0, done.stderr
     assert golden(name) <= key_paths(strict((tmp_path / "run" / "run.json").read_text()))

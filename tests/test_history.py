@@ -25,7 +25,10 @@ def write(place: Path, number: int, value: float, cpu: str = "x", sd: float = SD
     bounds = [math.exp(value + z * sd) for z in (0.0, -1.959964, 1.959964)]
     ratio = dict(zip(("estimate", "low", "high"), bounds, strict=True)) | {"confidence": 0.95}
     row = {"metric": "latency", "artifact": "m", "batch": 1, "ratio": ratio, "verdict": "PASS"}
-    sides = {name: {"artifacts": [{"name": "m", "sha256": f"{cpu}{at}"}]} for name, at in (("candidate", number), ("baseline", number - 1))}
+    sides = {
+        name: {"artifacts": [{"name": "m", "sha256": f"{cpu}{at}"}]}
+        for name, at in (("candidate", number), ("baseline", number - 1))
+    }
     data = {"schema_version": 1, "verdict": "PASS", "kind": "interleaved", "commit": f"commit{number:03d}", "created": f"2026-01-{number + 1:02d}",
             "environment": environment, "rows": [row], **sides, **other}  # fmt: skip
     (place / f"{cpu}-{number:03d}").mkdir(parents=True)
@@ -56,7 +59,8 @@ def test_sudden_and_creeping_changes_are_found_with_their_intervals() -> None:
 
 
 def test_quiet_histories_stay_quiet() -> None:
-    """Fifty histories of forty commits without a change: a false one in at most two of them."""
+    """Fifty histories of forty commits without a change: a false one in at most two of
+    them."""
     draw = np.random.default_rng(1)
     false = sum(bool(changes(draw.normal(0, SD, 40).tolist(), [SD] * 40)) for _ in range(50))
     assert false <= 2
@@ -84,7 +88,8 @@ def test_machines_are_never_joined_and_gaps_are_said(tmp_path: Path) -> None:
 
 
 def test_what_is_no_link(tmp_path: Path) -> None:
-    """Stored numbers, crashes, and other JSON in the directory are not measured ratios."""
+    """Stored numbers, crashes, and other JSON in the directory are not measured
+    ratios."""
     write(tmp_path, 1, 0.0)
     write(tmp_path, 2, 0.3, kind="stored")
     (tmp_path / "other.json").write_text("[1, 2]")

@@ -1,4 +1,5 @@
-"""The rooms of docs/architecture.md, held by walking the imports; and what must not import torch."""
+"""The rooms of docs/architecture.md, held by walking the imports; and what must not
+import torch."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "mlopt"
 
-# Highest first. A file may import from its own room and from rooms on lower floors; rooms on one floor do not import each other.
+# Highest first. A file may import from its own room and from rooms on lower floors;
+# rooms on one floor do not import each other.
 FLOORS = (
     ("__main__",),
     ("cli",),
@@ -57,7 +59,8 @@ Import = tuple[str, str]
 
 
 def room(module: str) -> str:
-    """`mlopt.pruning.rules.linear` lives in the room `pruning`; `mlopt` itself is `__init__`."""
+    """`mlopt.pruning.rules.linear` lives in the room `pruning`; `mlopt` itself is
+    `__init__`."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "__init__"
 
@@ -71,14 +74,17 @@ def floor(module: str) -> int:
 
 
 def imports_of(source: str, name: str) -> list[Import]:
-    """Every import of mlopt in one file: at the top, inside functions, under `if TYPE_CHECKING`, and relative ones."""
+    """Every import of mlopt in one file: at the top, inside functions, under `if
+    TYPE_CHECKING`, and relative ones."""
     found = []
     package = name.split(".") if name.endswith("__init__") else name.split(".")[:-1]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                base = ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+                base = ".".join(
+                    [*package[: len(package) - node.level + 1], *([node.module] if node.module else [])]
+                )
             if base.split(".")[0] == "mlopt":
                 found += [(name, target) for target in _targets(base, [alias.name for alias in node.names])]
         elif isinstance(node, ast.Import):
@@ -87,7 +93,8 @@ def imports_of(source: str, name: str) -> list[Import]:
 
 
 def _targets(base: str, names: list[str]) -> Iterable[str]:
-    """`from mlopt.records import run` imports a module, `from mlopt.artifact import Format` does not."""
+    """`from mlopt.records import run` imports a module, `from mlopt.artifact import
+    Format` does not."""
     place = PACKAGE.parent.joinpath(*base.split("."))
     for name in names:
         yield f"{base}.{name}" if (place / name).is_dir() or (place / f"{name}.py").is_file() else base
@@ -135,16 +142,24 @@ def test_no_circles_between_rooms() -> None:
 
 def test_nothing_lies_loose() -> None:
     assert {path.name for path in PACKAGE.glob("*.py")} == LOOSE
-    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py"))} <= {r for rooms in FLOORS for r in rooms}
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py"))} <= {
+        r for rooms in FLOORS for r in rooms
+    }
 
 
 def test_passes_do_not_import_each_other() -> None:
     shared = ("mlopt.passes.base", "mlopt.passes.context")
-    assert not [(a, b) for a, b in imports() if room(a) == "passes" == room(b) and a != b and b not in shared and a != "mlopt.passes"]
+    assert not [
+        (a, b)
+        for a, b in imports()
+        if room(a) == "passes" == room(b) and a != b and b not in shared and a != "mlopt.passes"
+    ]
 
 
 def test_the_walk_sees_what_is_hidden() -> None:
-    source = "def f():\n    from mlopt.cli import main\n    from . import labels\n    import mlopt.run.store\n"
+    source = (
+        "def f():\n    from mlopt.cli import main\n    from . import labels\n    import mlopt.run.store\n"
+    )
     found = imports_of(source, "mlopt.pruning.engine")
     assert found == [
         ("mlopt.pruning.engine", "mlopt.cli.main"),
@@ -152,7 +167,13 @@ def test_the_walk_sees_what_is_hidden() -> None:
         ("mlopt.pruning.engine", "mlopt.run.store"),
     ]
     assert len(upward(found)) == 2
-    assert circles([("mlopt.model.a", "mlopt.pruning.b"), ("mlopt.pruning.c", "mlopt.data.d"), ("mlopt.data.e", "mlopt.model.f")])
+    assert circles(
+        [
+            ("mlopt.model.a", "mlopt.pruning.b"),
+            ("mlopt.pruning.c", "mlopt.data.d"),
+            ("mlopt.data.e", "mlopt.model.f"),
+        ]
+    )
     assert len(imports()) > 300
 
 

@@ -1,4 +1,5 @@
-"""What `docs/label-algebra.md` and "Add an operator" in `docs/pruning.md` say is what happens."""
+"""What `docs/label-algebra.md` and "Add an operator" in `docs/pruning.md` say is what
+happens."""
 
 from __future__ import annotations
 
@@ -25,7 +26,10 @@ def run(text: str, name: str) -> doctest.TestResults:
 
 
 def test_the_page_is_what_happens() -> None:
-    assert doctest.testfile(str(PAGE), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
+    assert (
+        doctest.testfile(str(PAGE), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE).failed
+        == 0
+    )
 
 
 def test_the_page_can_fail() -> None:
@@ -46,7 +50,8 @@ def operator_section() -> str:
 
 
 def test_an_operator_is_added_as_the_page_says() -> None:
-    """Without its rule it is pinned; with the rule the network is pruned and proved; then the rule goes again."""
+    """Without its rule it is pinned; with the rule the network is pruned and proved;
+    then the rule goes again."""
     with patch.dict(RULES):
         ran = run(operator_section(), "add an operator")
         assert ran.failed == 0
@@ -55,10 +60,14 @@ def test_an_operator_is_added_as_the_page_says() -> None:
 
 
 def test_a_rule_that_says_too_little_is_found_out() -> None:
-    section = operator_section().replace("slope_gate", "careless_gate")  # an operator can be defined only once
+    section = operator_section().replace(
+        "slope_gate", "careless_gate"
+    )  # an operator can be defined only once
     line = "    ...     flow.union(picture[1], slope[0])\n"
     assert section.count(line) == 1
-    source = "".join(example.source for example in doctest.DocTestParser().get_examples(section.replace(line, "")))
+    source = "".join(
+        example.source for example in doctest.DocTestParser().get_examples(section.replace(line, ""))
+    )
     code = compile(source, "page", "exec", dont_inherit=True)
     with patch.dict(RULES), pytest.raises(PassFailed, match="could not be proved"):
         exec(code, {"__name__": "page"})
@@ -68,13 +77,23 @@ def test_every_place_that_the_page_names_exists() -> None:
     section = operator_section()
     rules = [f"mlopt/pruning/rules/{name}" for name in re.findall(r"`(\w+\.py)`", section)]
     files = re.findall(r"`((?:mlopt|tests)/[\w/]+\.py)`", section)
-    assert len(rules) == len([path for path in (ROOT / "mlopt/pruning/rules").glob("*.py") if path.stem != "__init__"])
+    assert len(rules) == len(
+        [path for path in (ROOT / "mlopt/pruning/rules").glob("*.py") if path.stem != "__init__"]
+    )
     assert all((ROOT / name).is_file() for name in [*rules, *files])
     for file, names in {
         "mlopt/pruning/nodes.py": ("def argument", "def shape", "def op_name"),
         "mlopt/pruning/call_arguments.py": ("def renewed_arguments",),
         "mlopt/pruning/surgery.py": ("def leaf_changes", "LEAVES = "),
-        "mlopt/pruning/propagation.py": ("def of", "def union", "def pin", "def average", "def product", "def give_up", "self.producers"),
+        "mlopt/pruning/propagation.py": (
+            "def of",
+            "def union",
+            "def pin",
+            "def average",
+            "def product",
+            "def give_up",
+            "self.producers",
+        ),
         "tests/test_rules.py": ("def case", "STATISTICS", "def test_every_rule_is_in_a_case"),
     }.items():
         text = (ROOT / file).read_text()

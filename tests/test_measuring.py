@@ -1,4 +1,5 @@
-"""The protocol on runtimes that have no clock of their own, and on real sessions; what the harness itself does to a call."""
+"""The protocol on runtimes that have no clock of their own, and on real sessions; what
+the harness itself does to a call."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ from mlopt.runtimes.worker import read_sets, write_sets
 
 
 class Scripted:
-    """A worker around a fake runtime: blocks move one shared clock by what the script says."""
+    """A worker around a fake runtime: blocks move one shared clock by what the script
+    says."""
 
     def __init__(self, name: str, latencies_s: list[float], clock: list[float]) -> None:
         self.name, self.info = name, Opened("fake", "none", "fake", None, 0.5)
@@ -60,12 +62,21 @@ class Scripted:
 
 
 def generation_of(workers: list[Any], seconds: float, clock: list[float], least: int = 3) -> Generation:
-    return run_generation(dict(enumerate(workers)), Path("none"), Conditions(), Schedule(seconds, least), random.Random(0), lambda: clock[0])
+    return run_generation(
+        dict(enumerate(workers)),
+        Path("none"),
+        Conditions(),
+        Schedule(seconds, least),
+        random.Random(0),
+        lambda: clock[0],
+    )
 
 
 def test_protocol_finds_the_scripted_ratio() -> None:
     clock = [0.0]
-    made = generation_of([Scripted("slow", [2e-3, 2.2e-3], clock), Scripted("fast", [1e-3, 1.1e-3], clock)], 2.0, clock)
+    made = generation_of(
+        [Scripted("slow", [2e-3, 2.2e-3], clock), Scripted("fast", [1e-3, 1.1e-3], clock)], 2.0, clock
+    )
     rows = bench_rows(["slow", "fast"], 1, [made] * 3, Conditions())
     assert rows[0].speedup is None
     assert rows[1].speedup.estimate == pytest.approx(2.0, rel=0.02)
@@ -79,7 +90,9 @@ def test_a_generation_keeps_to_its_time_and_to_its_least() -> None:
     clock = [0.0]
     assert generation_of([Scripted("a", [1.0], clock), Scripted("b", [1.0], clock)], 0.1, clock).rounds == 3
     clock = [0.0]
-    assert generation_of([Scripted("a", [1e-3], clock), Scripted("b", [1e-3], clock)], 1.0, clock).rounds == pytest.approx(1.0 / (4 * 0.022), abs=2)
+    assert generation_of(
+        [Scripted("a", [1e-3], clock), Scripted("b", [1e-3], clock)], 1.0, clock
+    ).rounds == pytest.approx(1.0 / (4 * 0.022), abs=2)
 
 
 def test_a_round_goes_there_and_back() -> None:
@@ -110,7 +123,8 @@ def test_the_first_calls_of_a_block_are_dropped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("per_call", "kept", "dropped"), [(1e-3, 20, 2), (0.4e-3, 50, 4), (1e-6, 2000, 4), (0.03, LEAST_CALLS, 1), (0.06, 2, 0), (1.0, 1, 0)]
+    ("per_call", "kept", "dropped"),
+    [(1e-3, 20, 2), (0.4e-3, 50, 4), (1e-6, 2000, 4), (0.03, LEAST_CALLS, 1), (0.06, 2, 0), (1.0, 1, 0)],
 )
 def test_blocks_have_one_length_in_time(per_call: float, kept: int, dropped: int) -> None:
     assert calls_of(per_call) == (kept, dropped)
@@ -156,7 +170,9 @@ def test_a_crash_costs_its_own_row_and_the_baselines_costs_all() -> None:
 
 def test_a_step_is_measured_against_what_it_was_made_from() -> None:
     clock = [0.0]
-    made = generation_of([Scripted("a", [4e-3], clock), Scripted("b", [2e-3], clock), Scripted("c", [1e-3], clock)], 1.0, clock)
+    made = generation_of(
+        [Scripted("a", [4e-3], clock), Scripted("b", [2e-3], clock), Scripted("c", [1e-3], clock)], 1.0, clock
+    )
     rows = bench_rows(["a", "b", "c"], 1, [made], Conditions(), parents={1: 0, 2: 1})
     assert rows[2].speedup.estimate == pytest.approx(4.0)
     assert rows[2].step.estimate == pytest.approx(2.0)
@@ -165,7 +181,8 @@ def test_a_step_is_measured_against_what_it_was_made_from() -> None:
 
 
 def test_a_row_names_the_device_that_really_ran() -> None:
-    """An artifact that cannot run where it was asked to may run elsewhere: the row must not say otherwise."""
+    """An artifact that cannot run where it was asked to may run elsewhere: the row must
+    not say otherwise."""
     clock = [0.0]
     made = generation_of([Scripted("a", [1e-3], clock)], 1.0, clock)
     (row,) = bench_rows(["a"], 1, [made], Conditions(threads=3, device="cuda", copies="out"))
@@ -196,7 +213,8 @@ def test_a_flush_runs_before_every_call_and_is_not_timed() -> None:
 
 
 def test_the_slowdown_is_what_it_says() -> None:
-    """The gate proves itself with it, so it must be true: on a call that spins for a fixed time, +10% and one call in ten 1.5x."""
+    """The gate proves itself with it, so it must be true: on a call that spins for a
+    fixed time, +10% and one call in ten 1.5x."""
     import time
 
     def call() -> None:
@@ -286,8 +304,11 @@ def test_what_nvml_says_and_what_it_does_not(monkeypatch: pytest.MonkeyPatch) ->
     assert gpu.between(None, second) is None
 
 
-def test_a_gpu_is_read_around_every_generation(small: tuple[Artifact, Workload], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The device is scripted, the sessions run on the CPU: what it said is in the rows, and its energy is shared among the samples."""
+def test_a_gpu_is_read_around_every_generation(
+    small: tuple[Artifact, Workload], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is scripted, the sessions run on the CPU: what it said is in the rows,
+    and its energy is shared among the samples."""
     artifact, workload = small
     with Sampler([Contender("a", artifact)], [workload], Conditions()) as sampler:
         sampler._gpu = gpu.Gpu(FakeNvml(), 0)
@@ -320,7 +341,9 @@ def test_input_sets_survive_the_file(tmp_path: Path) -> None:
     sets = [[np.arange(3), np.ones((2, 2))], [np.arange(3) + 1, np.zeros((2, 2))]]
     write_sets(tmp_path / "sets.npz", sets)
     back = read_sets(tmp_path / "sets.npz")
-    assert [[array.tolist() for array in one] for one in back] == [[array.tolist() for array in one] for one in sets]
+    assert [[array.tolist() for array in one] for one in back] == [
+        [array.tolist() for array in one] for one in sets
+    ]
 
 
 def test_a_histogram_counts_every_call() -> None:
@@ -344,7 +367,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Workload]
 
 
 def test_real_sessions_in_fresh_processes(small: tuple[Artifact, Workload]) -> None:
-    """Two generations are two sets of processes; a slowdown is found; both copies modes run."""
+    """Two generations are two sets of processes; a slowdown is found; both copies modes
+    run."""
     artifact, workload = small
     contenders = [Contender("a", artifact), Contender("b", artifact, slowdown=Slowdown(every=0.5))]
     for copies in ("in", "out"):
@@ -369,7 +393,9 @@ def test_collecting_keeps_to_its_budget_and_starts_afresh(small: tuple[Artifact,
     assert together[0].joules_per_sample is None  # no GPU to ask
 
 
-def test_an_artifact_that_cannot_be_loaded_is_lost_and_the_baseline_raises(small: tuple[Artifact, Workload], tmp_path: Path) -> None:
+def test_an_artifact_that_cannot_be_loaded_is_lost_and_the_baseline_raises(
+    small: tuple[Artifact, Workload], tmp_path: Path
+) -> None:
     artifact, workload = small
     (tmp_path / "junk.onnx").write_bytes(b"junk")
     junk = Artifact("junk", Format.ONNX, tmp_path, "junk.onnx", "", (TensorSpec("x", (1, 3, 64, 64)),))
@@ -391,7 +417,9 @@ def test_a_duet_stops_as_soon_as_it_is_sure(small: tuple[Artifact, Workload]) ->
     kept: list[Generation] = []
     with Sampler(contenders, [workload], Conditions()) as sampler:
         questions = [Question("latency", limit=0.025), Question("tail", 95.0, 0.1, guard=True)]
-        duet = run_duet(sampler, [questions], Stopping(30.0, 0.01, 2), lambda generations: kept.extend(generations))
+        duet = run_duet(
+            sampler, [questions], Stopping(30.0, 0.01, 2), lambda generations: kept.extend(generations)
+        )
     assert duet.outcomes[0].verdict == "FAIL"
     assert 2 <= len(kept) <= 8
     assert kept == duet.generations[0]
@@ -408,11 +436,16 @@ def test_the_profile_names_real_nodes(small: tuple[Artifact, Workload]) -> None:
 
 
 def test_a_profile_of_integers_says_int8() -> None:
-    """A node's precision is its narrowest input: an integer convolution takes float scales too."""
+    """A node's precision is its narrowest input: an integer convolution takes float
+    scales too."""
     event = {"cat": "Node", "name": "c_kernel_time", "dur": 10, "args": {"op_name": "QLinearConv", "provider": "CPUExecutionProvider",
              "input_type_shape": [{"uint8": [1]}, {"float": [1]}, {"int8": [1]}]}}  # fmt: skip
     (row,) = operators_of([event, {**event, "dur": 30}, {"cat": "Session", "name": "model_run"}], 1)
-    assert (row.kind, row.precision, row.seconds) == ("QLinearConv", "int8", pytest.approx(30e-6))  # the last call; the first was warm-up
+    assert (row.kind, row.precision, row.seconds) == (
+        "QLinearConv",
+        "int8",
+        pytest.approx(30e-6),
+    )  # the last call; the first was warm-up
 
 
 def test_a_worker_says_what_it_runs_and_is_pinned(small: tuple[Artifact, Workload], tmp_path: Path) -> None:
@@ -426,7 +459,10 @@ def test_a_worker_says_what_it_runs_and_is_pinned(small: tuple[Artifact, Workloa
         assert len(worker.block(4)) == 4
         served = worker.ask(ServeJob(0.1), Served)
         assert served.calls > 3
-    with pytest.raises(PassFailed, match="CUDA graphs need"), Worker("g", WorkerSpec(artifact.format, artifact.path, cuda_graph=True)):
+    with (
+        pytest.raises(PassFailed, match="CUDA graphs need"),
+        Worker("g", WorkerSpec(artifact.format, artifact.path, cuda_graph=True)),
+    ):
         pass
 
 

@@ -1,4 +1,5 @@
-"""Every row of the MODEL table, and the files that attack it. Nothing in a model file runs unasked."""
+"""Every row of the MODEL table, and the files that attack it. Nothing in a model file
+runs unasked."""
 
 from __future__ import annotations
 
@@ -45,14 +46,20 @@ def same(a: nn.Module, b: nn.Module, x: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("make", [plain_cnn, lambda: nn.LSTM(4, 8, 2), lambda: nn.TransformerEncoderLayer(16, 4, 32, activation="gelu")])
+@pytest.mark.parametrize(
+    "make",
+    [plain_cnn, lambda: nn.LSTM(4, 8, 2), lambda: nn.TransformerEncoderLayer(16, 4, 32, activation="gelu")],
+)
 def test_stock_pickles_load_without_flags(tmp_path: Path, make: Any, zipped: bool) -> None:
     module = make()
     torch.save(module, tmp_path / "m.pt", _use_new_zipfile_serialization=zipped)
     loaded = open_model(str(tmp_path / "m.pt"), Trust()).module
     assert loaded is not None
     assert loaded.state_dict().keys() == module.state_dict().keys()
-    assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), module.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(loaded.state_dict().values(), module.state_dict().values(), strict=True)
+    )
     if isinstance(module, nn.Sequential):
         same(loaded, module, torch.randn(2, 3, 8, 8))
 
@@ -83,7 +90,9 @@ def test_custom_class_needs_its_narrow_flag(tmp_path: Path, model_pt: Path) -> N
         open_model(str(model_pt), Trust())
     assert "--allow-class recipes.networks.ResNet" in refusal.value.hint
     flags = tuple(refusal.value.hint.split("--allow-class ")[1:])
-    assert open_model(str(model_pt), Trust(allow_class=tuple(flag.strip() for flag in flags))).module is not None
+    assert (
+        open_model(str(model_pt), Trust(allow_class=tuple(flag.strip() for flag in flags))).module is not None
+    )
     assert open_model(str(model_pt), Trust(allow_class=("recipes.networks.*",))).module is not None
 
 
@@ -103,7 +112,9 @@ def test_weights_need_their_network(tmp_path: Path) -> None:
         open_model(str(tmp_path / "sd.pt"), Trust(arch=FACTORY, arch_args={"width": 8}))
 
 
-@pytest.mark.parametrize("reference", ["recipes.networks:nothing", "no.such.module:f", "recipes.networks:__doc__", "json:loads"])
+@pytest.mark.parametrize(
+    "reference", ["recipes.networks:nothing", "no.such.module:f", "recipes.networks:__doc__", "json:loads"]
+)
 def test_bad_factories(reference: str) -> None:
     with pytest.raises(UsageError):
         open_model(reference, Trust())
@@ -143,7 +154,8 @@ def test_a_class_of_a_script_gets_advice_that_helps(tmp_path: Path) -> None:
 
 
 def test_allowed_names_are_not_called(tmp_path: Path) -> None:
-    """A pickle that calls an allow-listed activation or constructs a layer with hostile arguments does neither."""
+    """A pickle that calls an allow-listed activation or constructs a layer with hostile
+    arguments does neither."""
 
     class Call:
         def __init__(self, function: Any, *args: Any) -> None:
@@ -192,7 +204,8 @@ def test_damaged_files(tmp_path: Path) -> None:
 
 
 def test_tensor_larger_than_its_storage(tmp_path: Path) -> None:
-    """A pickle may claim any size and stride; reading past the storage must be refused."""
+    """A pickle may claim any size and stride; reading past the storage must be
+    refused."""
     torch.save({"w": torch.arange(4.0)}, tmp_path / "a.pt")
     source = zipfile.ZipFile(tmp_path / "a.pt")
     with zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_STORED) as out:
@@ -259,7 +272,8 @@ def test_a_bundle_cannot_name_a_function_as_a_class(tmp_path: Path) -> None:
 
 
 class Mixed(nn.Module):
-    """Tied weights, a buffer, a buffer that is not kept, a module used twice, and a parameter that is not set."""
+    """Tied weights, a buffer, a buffer that is not kept, a module used twice, and a
+    parameter that is not set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -285,7 +299,8 @@ def counted(module: nn.Module) -> int:
 
 
 def test_sizes_are_those_of_the_loaded_module(tmp_path: Path) -> None:
-    """Without loading: by structure, by factory, by graph, and after a cut that takes a block and narrows the rest."""
+    """Without loading: by structure, by factory, by graph, and after a cut that takes a
+    block and narrows the rest."""
     allow = Trust(allow_class=(f"{__name__}.*", "recipes.networks.*"))
     residual = digits_resnet(16)
     x = torch.randn(2, 1, 16, 16)
@@ -326,7 +341,15 @@ def test_a_factory_bundle_of_the_first_edition_is_loaded_to_be_counted(tmp_path:
         bundle.sizes(tmp_path, Trust(arch=f"{__name__}:small_mixed"))
 
 
-@pytest.mark.parametrize("change", [{"children": {"0": 99}}, {"children": {"0": 0}}, {"parameters": None}, {"training": None, "buffers": {"x": {}}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"children": {"0": 99}},
+        {"children": {"0": 0}},
+        {"parameters": None},
+        {"training": None, "buffers": {"x": {}}},
+    ],
+)
 def test_altered_structures_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     source = open_model_of(plain_cnn(), tmp_path)
     head = json.loads((source / "model.json").read_text())
@@ -355,7 +378,11 @@ def test_onnx_data_must_lie_beside_it(tmp_path: Path) -> None:
         x, y = (helper.make_tensor_value_info(name, 1, [4]) for name in "xy")
         graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y], [weight])
         path = tmp_path / "m.onnx"
-        path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString())
+        path.write_bytes(
+            helper.make_model(
+                graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10
+            ).SerializeToString()
+        )
         return path
 
     data = tmp_path / "w.bin"

@@ -1,4 +1,5 @@
-"""The main job in processes of its own: the artifacts, the same run again, kills, Ctrl-C, and every bad input."""
+"""The main job in processes of its own: the artifacts, the same run again, kills,
+Ctrl-C, and every bad input."""
 
 from __future__ import annotations
 
@@ -42,8 +43,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory, model_pt: Path, digits_np
 
 def test_everything_the_contract_names_is_there(finished: Path) -> None:
     names = {path.name for path in (finished / "exports").iterdir()}
-    assert names == {"model.torchscript.pt", "model.onnx", "model.int8-cpu.onnx", "model.int8-tensorrt.onnx", "model.fp16.onnx", "model.rtx.engine"}
-    assert {"recipe.yaml", "run.json", "report.html", "report.md", "model", "exports"} <= {path.name for path in finished.iterdir()}
+    assert names == {
+        "model.torchscript.pt",
+        "model.onnx",
+        "model.int8-cpu.onnx",
+        "model.int8-tensorrt.onnx",
+        "model.fp16.onnx",
+        "model.rtx.engine",
+    }
+    assert {"recipe.yaml", "run.json", "report.html", "report.md", "model", "exports"} <= {
+        path.name for path in finished.iterdir()
+    }
     run = run_json(finished)
     assert golden("run") <= key_paths(run), "a key that scripts read is gone"
     assert run["status"] == "ok"
@@ -59,12 +69,16 @@ def test_everything_the_contract_names_is_there(finished: Path) -> None:
             assert artifact["parity"]["cosine"] > 0.95
     rows = {row["artifact"]: row for row in run["bench"]}
     assert set(rows) == {"eager dense", "eager compressed", *names} - {"model.rtx.engine"}
-    # An ONNX Runtime process holds no torch: were the parent's memory counted, both would be alike.
+    # An ONNX Runtime process holds no torch: were the parent's memory counted, both
+    # would be alike.
     assert rows["model.onnx"]["peak_rss_bytes"] < rows["eager dense"]["peak_rss_bytes"] / 2
     for row in rows.values():
         assert row["p50_s"] > 0
         assert row["peak_rss_bytes"] > 1e7
-        assert row["speedup"] is None or row["speedup"]["low"] <= row["speedup"]["estimate"] <= row["speedup"]["high"]
+        assert (
+            row["speedup"] is None
+            or row["speedup"]["low"] <= row["speedup"]["estimate"] <= row["speedup"]["high"]
+        )
     assert any("model.rtx.engine" in line for line in run["not_measured"])
     assert not list(finished.rglob("*.pkl"))
 
@@ -101,14 +115,22 @@ def test_onnx_takes_any_batch_and_tells_nothing_of_this_machine(finished: Path, 
 
 def test_the_report_says_first_what_matters(finished: Path) -> None:
     text = (finished / "report.md").read_text()
-    assert text.index("Smaller:") < text.index("Faster:") < text.index("Cost:") < text.index("## Artifacts") < text.index("## Environment")
+    assert (
+        text.index("Smaller:")
+        < text.index("Faster:")
+        < text.index("Cost:")
+        < text.index("## Artifacts")
+        < text.index("## Environment")
+    )
     page = (finished / "report.html").read_text()
     assert page.count("<svg") == 4  # size, latency, accuracy, and how the time fell
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
     assert "https://" not in page
 
 
-def test_the_same_recipe_redoes_nothing_and_in_another_place_gives_the_same(finished: Path, cli: Cli, tmp_path: Path) -> None:
+def test_the_same_recipe_redoes_nothing_and_in_another_place_gives_the_same(
+    finished: Path, cli: Cli, tmp_path: Path
+) -> None:
     first = run_json(finished)
     hashes = {path.name: sha256_file(path) for path in (finished / "exports").iterdir()}
     again = cli("run", finished / "recipe.yaml", "--store", finished.parent / "store", "-o", finished)
@@ -123,13 +145,17 @@ def test_the_same_recipe_redoes_nothing_and_in_another_place_gives_the_same(fini
     for a, b in zip(first["passes"], other["passes"], strict=True):
         if a["pass"] != "tensorrt":
             assert a["output_sha256"] == b["output_sha256"], a["name"]
-    old, new = (torch.jit.load(str(place / "exports" / "model.torchscript.pt")) for place in (finished, tmp_path / "other"))
+    old, new = (
+        torch.jit.load(str(place / "exports" / "model.torchscript.pt"))
+        for place in (finished, tmp_path / "other")
+    )
     x = torch.randn(2, 1, 16, 16)
     assert torch.equal(old(x), new(x))
 
 
 def test_a_factory_draws_the_same_weights_again(cli: Cli, tmp_path: Path) -> None:
-    """Weights that a factory makes up are made up from the recipe's seed, or nothing after it could be repeated or resumed."""
+    """Weights that a factory makes up are made up from the recipe's seed, or nothing
+    after it could be repeated or resumed."""
     command = [
         "compress",
         "recipes.networks:digits_resnet",
@@ -173,7 +199,17 @@ bench: {{enabled: false}}
 
 def start(recipe: Path, out: Path) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "mlopt", "run", str(recipe), "--store", str(out.parent / "store"), "-o", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlopt",
+        "run",
+        str(recipe),
+        "--store",
+        str(out.parent / "store"),
+        "-o",
+        str(out),
+    ]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
@@ -187,7 +223,8 @@ def wait_for(child: subprocess.Popen[str], words: str) -> None:
 
 
 def test_killed_anywhere_and_run_again(tmp_path: Path, model_pt: Path, digits_npz: Path, cli: Cli) -> None:
-    """SIGKILL while the second, third and fourth pass is being made; what was finished is not redone, and the result is the clean one."""
+    """SIGKILL while the second, third and fourth pass is being made; what was finished
+    is not redone, and the result is the clean one."""
     recipe = slow_recipe(tmp_path, model_pt, digits_npz)
     clean = cli("run", recipe, "--store", tmp_path / "other-store", "-o", tmp_path / "clean")
     assert clean.returncode == 0, clean.stderr
@@ -207,7 +244,9 @@ def test_killed_anywhere_and_run_again(tmp_path: Path, model_pt: Path, digits_np
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_leaves_a_directory_that_goes_on(tmp_path: Path, model_pt: Path, digits_npz: Path, cli: Cli, number: int, code: int) -> None:
+def test_interrupted_leaves_a_directory_that_goes_on(
+    tmp_path: Path, model_pt: Path, digits_npz: Path, cli: Cli, number: int, code: int
+) -> None:
     recipe = slow_recipe(tmp_path, model_pt, digits_npz)
     child = start(recipe, tmp_path / "run")
     wait_for(child, "[1/4] prune  ok")
@@ -230,12 +269,28 @@ def test_compress_works_as_it_stands_on_a_stock_pickle(cli: Cli, tmp_path: Path)
     assert run["accuracy"] is None
     assert any("accuracy was not measured" in note for note in run["notes"])
     assert (tmp_path / "model-mlopt" / "exports" / "model.onnx").is_file()
-    exported = cli("export", "model-mlopt/exports/model.onnx", "--to", "tensorrt", "--quantize", "int8,fp16", "--no-bench", "-o", "leaves")
+    exported = cli(
+        "export",
+        "model-mlopt/exports/model.onnx",
+        "--to",
+        "tensorrt",
+        "--quantize",
+        "int8,fp16",
+        "--no-bench",
+        "-o",
+        "leaves",
+    )
     assert exported.returncode == 0, exported.stderr
     assert (tmp_path / "leaves" / "exports" / "model.rtx.engine").read_bytes().startswith(b"vtrt")
-    compared = {artifact["name"]: artifact["parity"] for artifact in run_json(tmp_path / "leaves")["artifacts"]}
-    assert {name for name, parity in compared.items() if parity is None} == {"model.rtx.engine"}, "files are compared with the file"
-    measured = cli("bench", "model.pt", "model-mlopt", "model-mlopt/exports/model.onnx", "--budget", "0.2", "--json")
+    compared = {
+        artifact["name"]: artifact["parity"] for artifact in run_json(tmp_path / "leaves")["artifacts"]
+    }
+    assert {name for name, parity in compared.items() if parity is None} == {"model.rtx.engine"}, (
+        "files are compared with the file"
+    )
+    measured = cli(
+        "bench", "model.pt", "model-mlopt", "model-mlopt/exports/model.onnx", "--budget", "0.2", "--json"
+    )
     assert measured.returncode == 0, measured.stderr
     rows = json.loads(measured.stdout)["bench"]
     assert [row["runtime"] for row in rows] == ["eager", "eager", "onnxruntime"]
@@ -266,7 +321,11 @@ BAD: list[tuple[list[str], int, str]] = [
     (["compress", "model.pt", "--prune", "0.5", "--input", "1,4,16,16"], 2, "rejects"),
     (["compress", "model.pt", "--prune", "0.5", "--input", "1,3,16,16:int64"], 2, "rejects"),
     (["compress", "model.pt", "--prune", "0.5", "--input", "1,3,16,0"], 2, "neither a size nor a word"),
-    (["compress", "model.pt", "--prune", "0.5", "--data", "labels.npz"], 2, "12, but the model has 10 outputs"),
+    (
+        ["compress", "model.pt", "--prune", "0.5", "--data", "labels.npz"],
+        2,
+        "12, but the model has 10 outputs",
+    ),
     (["compress", "model.pt", "--prune", "0.5", "--data", "absent.npz"], 2, "no such file"),
     (["compress", "model.pt", "--prune", "1.5"], 2, "between 0 and 1"),
     (["compress", "model.pt", "--prune", "-1"], 2, "between 0 and 1"),
@@ -289,9 +348,15 @@ BAD: list[tuple[list[str], int, str]] = [
 
 @pytest.mark.parametrize(("arguments", "code", "words"), BAD, ids=[" ".join(case[0]) for case in BAD])
 def test_bad_input_gets_one_clear_error(
-    stock: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: list[str], code: int, words: str
+    stock: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    words: str,
 ) -> None:
-    """In this process, because a fresh one costs seconds; `test_killed_...` and others use the real one."""
+    """In this process, because a fresh one costs seconds; `test_killed_...` and others
+    use the real one."""
     from mlopt.cli.main import main
 
     monkeypatch.chdir(stock)
@@ -307,7 +372,22 @@ def test_bad_input_gets_one_clear_error(
 
 
 def test_a_refused_model_leaves_an_earlier_run_as_it_was_and_no_new_directory(stock: Path, cli: Cli) -> None:
-    assert cli("compress", "model.pt", "--prune", "0.5", "--export", "onnx", "--input", "batch,3,16,16", "--no-bench", "-o", "out").returncode == 0
+    assert (
+        cli(
+            "compress",
+            "model.pt",
+            "--prune",
+            "0.5",
+            "--export",
+            "onnx",
+            "--input",
+            "batch,3,16,16",
+            "--no-bench",
+            "-o",
+            "out",
+        ).returncode
+        == 0
+    )
     before = {path: path.read_bytes() for path in (stock / "out").iterdir() if path.is_file()}
     assert cli("compress", "text.pt", "--prune", "0.5", "-o", "out").returncode == 2
     assert {path: path.read_bytes() for path in before} == before
@@ -323,9 +403,24 @@ def test_declined_is_in_the_record(stock: Path, cli: Cli) -> None:
     assert "fixed by the network's input" in run["passes"][0]["reason"]
 
 
-def test_a_drop_past_the_limit_exits_1_and_names_the_pass(tmp_path: Path, model_pt: Path, digits_npz: Path, cli: Cli) -> None:
+def test_a_drop_past_the_limit_exits_1_and_names_the_pass(
+    tmp_path: Path, model_pt: Path, digits_npz: Path, cli: Cli
+) -> None:
     done = cli(
-        "compress", model_pt, "--prune", "0.9", "--export", "onnx", "--data", digits_npz, "--max-drop", "0.5", "--no-bench", *ALLOW, "-o", "run"
+        "compress",
+        model_pt,
+        "--prune",
+        "0.9",
+        "--export",
+        "onnx",
+        "--data",
+        digits_npz,
+        "--max-drop",
+        "0.5",
+        "--no-bench",
+        *ALLOW,
+        "-o",
+        "run",
     )
     assert done.returncode == 1, done.stderr
     assert "prune lost" in done.stderr
@@ -335,7 +430,8 @@ def test_a_drop_past_the_limit_exits_1_and_names_the_pass(tmp_path: Path, model_
 
 
 def test_a_failed_leaf_leaves_a_reproducer_and_the_other_leaves(tmp_path: Path, cli: Cli) -> None:
-    """A tolerance that nothing can meet: INT8 fails its parity, the rest is made, and the reproducer fails the same way."""
+    """A tolerance that nothing can meet: INT8 fails its parity, the rest is made, and
+    the reproducer fails the same way."""
     torch.save(plain_cnn(), tmp_path / "model.pt")
     (tmp_path / "r.yaml").write_text(
         "model: {path: model.pt}\ninput: ['x=batch,3,16,16']\nbench: {enabled: false}\nparity: {int8: {max_error: 1.0e-9, min_cosine: 1.0}}\n"
@@ -345,7 +441,10 @@ def test_a_failed_leaf_leaves_a_reproducer_and_the_other_leaves(tmp_path: Path, 
     assert done.returncode == 3, done.stderr
     run = run_json(tmp_path / "run")
     assert [entry["status"] for entry in run["passes"]] == ["ok", "failed", "ok"]
-    assert {path.name for path in (tmp_path / "run" / "exports").iterdir()} == {"model.onnx", "model.torchscript.pt"}
+    assert {path.name for path in (tmp_path / "run" / "exports").iterdir()} == {
+        "model.onnx",
+        "model.torchscript.pt",
+    }
     reproducer = run["passes"][1]["reproducer"]
     assert reproducer in done.stderr
     assert "FAILED" in (tmp_path / "run" / "report.md").read_text()
@@ -355,19 +454,29 @@ def test_a_failed_leaf_leaves_a_reproducer_and_the_other_leaves(tmp_path: Path, 
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path, cli: Cli) -> None:
-    """A real limit on file size, set in the child: the second, larger run fails and the first one's artifacts stay whole."""
+    """A real limit on file size, set in the child: the second, larger run fails and the
+    first one's artifacts stay whole."""
     torch.save(plain_cnn(), tmp_path / "model.pt")
     options = ["--input", "batch,3,16,16", "--no-bench", "--store", "store", "-o", "run"]
     assert cli("compress", "model.pt", "--prune", "0.5", "--export", "onnx", *options).returncode == 0
     before = {path: sha256_file(path) for path in (tmp_path / "run" / "exports").iterdir()}
     code = "import resource,signal,sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2); from mlopt.cli.main import main; sys.exit(main(sys.argv[1:]))"
     dense = max(path.stat().st_size for path in (tmp_path / "store").rglob("weights.safetensors"))
-    # First the dense bundle does not fit; then it does, and the TorchScript file, which is larger, does not.
-    for limit, arguments in ((60_000, ["--prune", "0.25", "--export", "onnx"]), (dense + 500, ["--export", "torchscript"])):
+    # First the dense bundle does not fit; then it does, and the TorchScript file, which
+    # is larger, does not.
+    for limit, arguments in (
+        (60_000, ["--prune", "0.25", "--export", "onnx"]),
+        (dense + 500, ["--export", "torchscript"]),
+    ):
         command = ["compress", "model.pt", *arguments, *options]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         full = subprocess.run(
-            [sys.executable, "-c", code, str(limit), *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-c", code, str(limit), *command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert full.returncode == 2, full.stderr
         assert "no space left" in full.stderr
@@ -389,19 +498,44 @@ def test_a_command_in_a_pickle_does_not_run(tmp_path: Path, cli: Cli) -> None:
 
 
 def test_python_interface(tmp_path: Path) -> None:
-    data = mlopt.Data(train=torch.utils.data.TensorDataset(*(torch.from_numpy(digits_arrays(16)[k][:256]) for k in "xy")))
-    module = nn.Sequential(
-        nn.Conv2d(1, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)
+    data = mlopt.Data(
+        train=torch.utils.data.TensorDataset(*(torch.from_numpy(digits_arrays(16)[k][:256]) for k in "xy"))
     )
-    run = mlopt.compress(module, torch.randn(1, 1, 16, 16), prune=0.5, finetune=1, export=["onnx"], data=data, bench=False, out=tmp_path / "run")
+    module = nn.Sequential(
+        nn.Conv2d(1, 32, 3),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, 10),
+    )
+    run = mlopt.compress(
+        module,
+        torch.randn(1, 1, 16, 16),
+        prune=0.5,
+        finetune=1,
+        export=["onnx"],
+        data=data,
+        bench=False,
+        out=tmp_path / "run",
+    )
     assert run.record.status == "ok"
     assert mlopt.load(tmp_path / "run")[0].out_channels < 32  # type: ignore[index]
 
 
 def test_a_dry_run_runs_nothing(stock: Path, cli: Cli) -> None:
     for name in ("--dry-run", "--plan"):
-        done = cli("compress", "model.pt", "--prune", "0.5", "--quantize", "int8", name, "--json", "-o", "out")
+        done = cli(
+            "compress", "model.pt", "--prune", "0.5", "--quantize", "int8", name, "--json", "-o", "out"
+        )
         assert done.returncode == 0, done.stderr
-        assert [step["name"] for step in json.loads(done.stdout)["passes"]] == ["prune", "torchscript", "onnx", "model.int8-cpu.onnx"]
+        assert [step["name"] for step in json.loads(done.stdout)["passes"]] == [
+            "prune",
+            "torchscript",
+            "onnx",
+            "model.int8-cpu.onnx",
+        ]
         assert not (stock / "out").exists()
         assert ("--plan is now called --dry-run" in done.stderr) == (name == "--plan")

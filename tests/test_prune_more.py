@@ -1,4 +1,5 @@
-"""Pruning beyond widths: the graph rung, plans, depth, latency, zeros, sensitivity, and what is refused."""
+"""Pruning beyond widths: the graph rung, plans, depth, latency, zeros, sensitivity, and
+what is refused."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ from tests.conftest import Cli
 
 
 class Streamed(nn.Module):
-    """Convolutions with batch norm and dropout before attention whose head width comes from the stream: only the graph can be cut."""
+    """Convolutions with batch norm and dropout before attention whose head width comes
+    from the stream: only the graph can be cut."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +65,8 @@ def test_the_graph_rung_trains_saves_and_exports(tmp_path: Path) -> None:
     assert isinstance(result.module, torch.fx.GraphModule)
     assert result.report.proof.holds
     assert abs(result.report.reached - 0.7) <= 0.03
-    # Batch norm and dropout are modules that know training from evaluation, and any batch size runs.
+    # Batch norm and dropout are modules that know training from evaluation, and any
+    # batch size runs.
     many = torch.randn(7, 1, 16, 16)
     result.module.train()
     before = result.module.get_buffer("stem.1.running_mean").clone()
@@ -97,7 +100,14 @@ def test_a_graph_holds_no_code() -> None:
             graphs.rebuild(bad, "here")
 
     call = next(i for i, node in enumerate(good["nodes"]) if node["op"] == "call_function")
-    for target in ("aten.from_file.default", "operator.attrgetter", "builtins.eval", "prim.device.default", "aten.__class__.__init__", "os.system"):
+    for target in (
+        "aten.from_file.default",
+        "operator.attrgetter",
+        "builtins.eval",
+        "prim.device.default",
+        "aten.__class__.__init__",
+        "os.system",
+    ):
         refused(lambda bad, target=target: bad["nodes"][call].update(target=target))
     for name in ("x; import os", "a.b", "", "x\n y"):
         refused(lambda bad, name=name: bad["nodes"][0].update(name=name))
@@ -105,9 +115,18 @@ def test_a_graph_holds_no_code() -> None:
     for path in ('a"]; import os #', "__class__", "a..b", "forward"):
         refused(lambda bad, path=path: bad["nodes"][attribute].update(target=path))
     refused(lambda bad: bad["layers"].update({"stem.1": {"class": "Lambda"}}))
-    refused(lambda bad: bad["tensors"].update({"stem.1.weight": {"kind": "parameter", "shape": [1], "dtype": "load", "grad": True}}))
     refused(
-        lambda bad: bad["nodes"].append({"name": "y", "op": "call_method", "target": "__reduce__", "args": {"tuple": []}, "x": 1}) or bad.pop("name")
+        lambda bad: bad["tensors"].update(
+            {"stem.1.weight": {"kind": "parameter", "shape": [1], "dtype": "load", "grad": True}}
+        )
+    )
+    refused(
+        lambda bad: (
+            bad["nodes"].append(
+                {"name": "y", "op": "call_method", "target": "__reduce__", "args": {"tuple": []}, "x": 1}
+            )
+            or bad.pop("name")
+        )
     )
     refused(lambda bad: bad.update(name="X(); import os"))
 
@@ -153,7 +172,12 @@ def test_an_edited_plan_is_followed_or_refused(tmp_path: Path) -> None:
 
     (where,) = data["groups"][1]["kept"]
     name = where.rpartition(":")[0]
-    assert applied(lambda d: d["groups"][1]["kept"].update({where: "0-2,5"})).surgery.weights[name][0] == [0, 1, 2, 5]
+    assert applied(lambda d: d["groups"][1]["kept"].update({where: "0-2,5"})).surgery.weights[name][0] == [
+        0,
+        1,
+        2,
+        5,
+    ]
     for change in (
         lambda d: d["groups"][1]["kept"].update({where: "0-999"}),
         lambda d: d["groups"][1]["kept"].update({where: "none"}),
@@ -183,8 +207,15 @@ def test_the_command_line_prunes_and_applies_a_plan(cli: Cli, tmp_path: Path, di
     assert again.returncode == 0, again.stderr
     for file in ("weights.safetensors", "surgery.json"):
         assert (tmp_path / "a/model" / file).read_bytes() == (tmp_path / "b/model" / file).read_bytes()
-    assert "stem.0.weight" not in json.loads((tmp_path / "a/model/surgery.json").read_text())["surgeries"][0]["weights"]
-    for arguments in (("prune", model), ("prune", model, "--plan", "none.json"), ("prune", model, "--amount", "0.5", "--keep", "(")):
+    assert (
+        "stem.0.weight"
+        not in json.loads((tmp_path / "a/model/surgery.json").read_text())["surgeries"][0]["weights"]
+    )
+    for arguments in (
+        ("prune", model),
+        ("prune", model, "--plan", "none.json"),
+        ("prune", model, "--amount", "0.5", "--keep", "("),
+    ):
         refused = cli(*arguments)
         assert refused.returncode == 2
         assert "hint" in refused.stderr
@@ -208,7 +239,11 @@ def test_the_blocks_that_matter_least_are_left_out(tmp_path: Path) -> None:
     narrower = prune_module(result.module, (x,), "macs:0.3")  # the two compose
     assert narrower.report.proof.holds
     head = bundle.Bundle(bundle.origin_of(module), (TensorSpec("x", ("batch", 3, 32, 32)),))
-    bundle.write(tmp_path, narrower.module, head.after(result.module, result.surgery).after(narrower.module, narrower.surgery))
+    bundle.write(
+        tmp_path,
+        narrower.module,
+        head.after(result.module, result.surgery).after(narrower.module, narrower.surgery),
+    )
     own = ("zoo.*",)
     again, _ = bundle.read(tmp_path, Trust(allow_class=own))
     assert torch.equal(again.eval()(x), narrower.module.eval()(x))
@@ -228,7 +263,8 @@ def test_a_depth_plan_applies() -> None:
 
 
 def test_latency_is_searched_on_what_is_measured() -> None:
-    """A clock that is not linear in the MACs: the search must find the cut whose time, not whose MACs, is the target."""
+    """A clock that is not linear in the MACs: the search must find the cut whose time,
+    not whose MACs, is the target."""
     pruner = Pruner(digits_resnet(32), (torch.randn(2, 1, 16, 16),))
     seen = []
 
@@ -245,7 +281,9 @@ def test_latency_is_searched_on_what_is_measured() -> None:
 
 def test_a_latency_below_the_floor_gives_the_floor() -> None:
     pruner = Pruner(digits_resnet(32), (torch.randn(2, 1, 16, 16),))
-    pruned, _ = prune_to_latency(pruner, 0.1, lambda made: TimeRatio(0.6 + 0.4 * made.report.reached, 0.0, 1.0))
+    pruned, _ = prune_to_latency(
+        pruner, 0.1, lambda made: TimeRatio(0.6 + 0.4 * made.report.reached, 0.0, 1.0)
+    )
     assert pruned.report.reached < 0.1
 
 
@@ -261,7 +299,9 @@ def test_latency_on_a_real_runtime(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["unstructured", "2:4"])
 def test_zeros_survive_training(kind: str) -> None:
-    module = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 8), nn.ReLU(), nn.Linear(8, 4))
+    module = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 8), nn.ReLU(), nn.Linear(8, 4)
+    )
     sparse = sparsify(module, kind, 0.6)
     masks = masks_of(module, sparse.names)
     zeros = {name: int((mask == 0).sum()) for name, mask in masks.items()}
@@ -273,11 +313,20 @@ def test_zeros_survive_training(kind: str) -> None:
         assert sum(zeros.values()) == sparse.zeros == round(0.6 * sparse.weights)
     before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
     x, y = torch.randn(32, 3, 8, 8), torch.randint(0, 4, (32,))
-    fit(module, parts(x, y), supervised, Finetune(epochs=2, batch_size=16, weight_decay=0.1), 0, sparse=sparse.names)
+    fit(
+        module,
+        parts(x, y),
+        supervised,
+        Finetune(epochs=2, batch_size=16, weight_decay=0.1),
+        0,
+        sparse=sparse.names,
+    )
     for name, parameter in module.named_parameters():
         assert not torch.equal(before[name], parameter), f"{name} was not trained"
         if name in masks:
-            assert torch.equal(parameter[masks[name] == 0], torch.zeros(zeros[name])), f"{name} lost its zeros"
+            assert torch.equal(parameter[masks[name] == 0], torch.zeros(zeros[name])), (
+                f"{name} lost its zeros"
+            )
 
 
 def parts(x: torch.Tensor, y: torch.Tensor) -> Part:
@@ -289,7 +338,8 @@ def parts(x: torch.Tensor, y: torch.Tensor) -> Part:
 
 
 def compress_half(cli: Cli, digits_npz: Path, *options: str) -> None:
-    """`mlopt compress --prune 0.5` of the digits network with these options, into `run`."""
+    """`mlopt compress --prune 0.5` of the digits network with these options, into
+    `run`."""
     fixed = ("--prune", "0.5", "--export", "onnx", "--data", digits_npz, "--no-bench", "-o", "run")
     made = cli("compress", "recipes.networks:digits_resnet", *fixed, *options)
     assert made.returncode == 0, made.stderr
@@ -300,7 +350,10 @@ def test_zeros_reach_the_exports_and_the_report(cli: Cli, tmp_path: Path, digits
     import onnx
     from onnx import numpy_helper
 
-    weights = [numpy_helper.to_array(t) for t in onnx.load(str(tmp_path / "run/exports/model.onnx")).graph.initializer]
+    weights = [
+        numpy_helper.to_array(t)
+        for t in onnx.load(str(tmp_path / "run/exports/model.onnx")).graph.initializer
+    ]
     wide = [w for w in weights if w.ndim == 4 and w.shape[1] % 4 == 0]
     assert wide
     assert all(np.count_nonzero(w) <= w.size / 2 for w in wide)
@@ -320,12 +373,16 @@ def test_sensitivity_tells_a_useless_width_from_a_needed_one() -> None:
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     x = torch.randn(16, 4)
     dense = module(x)
-    found = measure("change", Pruner(module, (x,)), lambda changed: (changed(x) - dense).norm().item(), (0.5, 0.75))
+    found = measure(
+        "change", Pruner(module, (x,)), lambda changed: (changed(x) - dense).norm().item(), (0.5, 0.75)
+    )
     assert found.groups == ("0.weight", "2.weight")
     (needed, _), (useless, more) = found.values
     assert useless < 1e-6 < needed
     assert more > 0.0
-    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items()), "the module was changed"
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items()), (
+        "the module was changed"
+    )
 
 
 def test_sensitivity_on_the_command_line(cli: Cli, tmp_path: Path, digits_npz: Path) -> None:
@@ -343,9 +400,20 @@ def test_sensitivity_on_the_command_line(cli: Cli, tmp_path: Path, digits_npz: P
 def test_layers_that_did_not_get_faster_are_named_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     from mlopt.measuring import layers
 
-    dense = nn.Sequential(nn.Conv2d(8, 64, 3), nn.Conv2d(64, 64, 3, groups=64), nn.Conv2d(64, 64, 1), nn.Conv2d(64, 16, 1))
-    pruned = nn.Sequential(nn.Conv2d(8, 37, 3), nn.Conv2d(37, 37, 3, groups=37), nn.Conv2d(37, 40, 1), nn.Conv2d(40, 16, 1))
-    macs = {"0": (2.0, 1.0), "1": (2.0, 1.0), "2": (2e6, 1e6), "3": (2e6, 1e6), "": (1.0, 0.5), "gone": (2.0, 1.0)}
+    dense = nn.Sequential(
+        nn.Conv2d(8, 64, 3), nn.Conv2d(64, 64, 3, groups=64), nn.Conv2d(64, 64, 1), nn.Conv2d(64, 16, 1)
+    )
+    pruned = nn.Sequential(
+        nn.Conv2d(8, 37, 3), nn.Conv2d(37, 37, 3, groups=37), nn.Conv2d(37, 40, 1), nn.Conv2d(40, 16, 1)
+    )
+    macs = {
+        "0": (2.0, 1.0),
+        "1": (2.0, 1.0),
+        "2": (2e6, 1e6),
+        "3": (2e6, 1e6),
+        "": (1.0, 0.5),
+        "gone": (2.0, 1.0),
+    }
     times = [{str(i): 1e-3 for i in range(4)}, {"0": 0.9e-3, "1": 0.9e-3, "2": 0.9e-3, "3": 0.5e-3}]
     monkeypatch.setattr(layers, "time_layers", lambda *args: times)
     found = {row.layer: row.reason for row in slow_layers(dense, pruned, (torch.randn(1, 8, 8, 8),), macs, 1)}
@@ -359,7 +427,9 @@ def test_layers_are_really_timed() -> None:
     module = digits_resnet(32)
     x = torch.randn(2, 1, 16, 16)
     result = prune_module(module, (x,), "macs:0.5")
-    assert sum(before for before, _ in result.report.layers.values()) == pytest.approx(result.report.before.macs)
+    assert sum(before for before, _ in result.report.layers.values()) == pytest.approx(
+        result.report.before.macs
+    )
     assert sum(after for _, after in result.report.layers.values()) == pytest.approx(result.report.after.macs)
     for row in slow_layers(module, result.module, (x[:1],), result.report.layers, 1):
         assert row.time > row.macs
@@ -374,7 +444,10 @@ def test_iterations_reach_the_same_share_on_one_schedule(cli: Cli, tmp_path: Pat
     compress_half(cli, digits_npz, "--iterations", "2", "--finetune", "2")
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert [entry["pass"] for entry in record["passes"]] == ["prune", "finetune", "prune", "finetune", "onnx"]
-    assert [entry["config"]["part"] for entry in record["passes"] if entry["pass"] == "finetune"] == [[0.0, 0.5], [0.5, 1.0]]
+    assert [entry["config"]["part"] for entry in record["passes"] if entry["pass"] == "finetune"] == [
+        [0.0, 0.5],
+        [0.5, 1.0],
+    ]
     macs = record["compression"]["macs"]
     assert abs(macs["after"] / macs["before"] - 0.5) <= 0.03
     assert (tmp_path / "run/plan.json").is_file()
@@ -399,7 +472,10 @@ def test_batch_norm_scales_rank_channels() -> None:
 def test_widths_are_finer_only_where_the_budget_needs_it() -> None:
     tied = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 3))
     x = torch.randn(4, 8)
-    loose, strict = prune_module(tied, (x,), "macs:0.5"), prune_module(tied, (x,), "macs:0.5", Options(round_to=8))
+    loose, strict = (
+        prune_module(tied, (x,), "macs:0.5"),
+        prune_module(tied, (x,), "macs:0.5", Options(round_to=8)),
+    )
     assert abs(loose.report.reached - 0.5) <= 0.03
     assert loose.report.rounding.round_to < 8
     assert "asked for" in strict.report.note
@@ -407,7 +483,8 @@ def test_widths_are_finer_only_where_the_budget_needs_it() -> None:
 
 
 def test_no_tensor_is_left_empty() -> None:
-    """Queries and gates from one linear layer (as in focal modulation): the weakest part must not vanish as a whole."""
+    """Queries and gates from one linear layer (as in focal modulation): the weakest
+    part must not vanish as a whole."""
 
     class Focal(nn.Module):
         def __init__(self) -> None:
@@ -462,7 +539,9 @@ def test_half_precision_is_proved_in_float32(dtype: torch.dtype) -> None:
 
 def test_hooks_modes_duplicates_and_frozen_weights() -> None:
     def net() -> nn.Sequential:
-        return nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.Linear(64, 3))
+        return nn.Sequential(
+            nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.Linear(64, 3)
+        )
 
     x = torch.randn(2, 8)
     hooked, twice, shared, frozen, training = net(), net(), net(), net().requires_grad_(False), net().train()
@@ -482,14 +561,21 @@ def test_computed_weights_say_how_to_make_them_plain() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         old = nn.utils.weight_norm(nn.Linear(64, 64))
-    for layer in (nn.utils.parametrizations.weight_norm(nn.Linear(64, 64)), nn.utils.parametrizations.spectral_norm(nn.Linear(64, 64)), old):
+    for layer in (
+        nn.utils.parametrizations.weight_norm(nn.Linear(64, 64)),
+        nn.utils.parametrizations.spectral_norm(nn.Linear(64, 64)),
+        old,
+    ):
         module = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), layer, nn.ReLU(), nn.Linear(64, 3))
-        with pytest.raises(UsageError, match=r"computed from others or from a hook \(2\).*remove_parametrizations"):
+        with pytest.raises(
+            UsageError, match=r"computed from others or from a hook \(2\).*remove_parametrizations"
+        ):
             mlopt.prune(module, torch.randn(2, 8), 0.3)
 
 
 def test_a_deep_untrained_network_is_proved_in_float64() -> None:
-    """The signal of an untrained network without normalisation dies: float32 could not tell a right cut from a wrong one."""
+    """The signal of an untrained network without normalisation dies: float32 could not
+    tell a right cut from a wrong one."""
     layers = [layer for _ in range(16) for layer in (nn.Linear(32, 32), nn.ReLU())]
     module = nn.Sequential(nn.Linear(8, 32), *layers, nn.Linear(32, 3))
     with torch.no_grad():
@@ -508,7 +594,9 @@ def test_inputs_may_be_named_or_left_out() -> None:
             super().__init__()
             self.a, self.b = nn.Linear(8, 64), nn.Linear(64, 3)
 
-        def forward(self, x: torch.Tensor, scale: torch.Tensor | None = None, shift: torch.Tensor | None = None) -> torch.Tensor:
+        def forward(
+            self, x: torch.Tensor, scale: torch.Tensor | None = None, shift: torch.Tensor | None = None
+        ) -> torch.Tensor:
             y = F.relu(self.a(x))
             y = y if scale is None else y * scale
             return self.b(y if shift is None else y + shift)

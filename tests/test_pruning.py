@@ -1,4 +1,5 @@
-"""Pruning whole networks: budgets, couplings, mending, declining, composing, and the proof that must be able to fail."""
+"""Pruning whole networks: budgets, couplings, mending, declining, composing, and the
+proof that must be able to fail."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ class StockTransformer(nn.Module):
     def __init__(self, batch_first: bool = True) -> None:
         super().__init__()
         self.embed = nn.Linear(12, 64)
-        layer = nn.TransformerEncoderLayer(64, 8, 128, batch_first=batch_first, activation="gelu", norm_first=True)
+        layer = nn.TransformerEncoderLayer(
+            64, 8, 128, batch_first=batch_first, activation="gelu", norm_first=True
+        )
         self.encoder = nn.TransformerEncoder(layer, 2)
         self.head = nn.Linear(64, 5)
 
@@ -58,14 +61,19 @@ class StockTransformer(nn.Module):
 
 
 class MatmulAttention(nn.Module):
-    """Attention written out, three projections, sizes from attributes of another name."""
+    """Attention written out, three projections, sizes from attributes of another
+    name."""
 
     def __init__(self, width: int = 64, heads: int = 8) -> None:
         super().__init__()
         self.n_head, self.d_head = heads, width // heads
         self.q, self.k, self.v = (nn.Linear(width, width) for _ in range(3))
         self.norm, self.proj = nn.LayerNorm(width), nn.Linear(width, width)
-        self.fc1, self.fc2, self.head = nn.Linear(width, 2 * width), nn.Linear(2 * width, width), nn.Linear(width, 5)
+        self.fc1, self.fc2, self.head = (
+            nn.Linear(width, 2 * width),
+            nn.Linear(2 * width, width),
+            nn.Linear(width, 5),
+        )
 
     def heads(self, x: torch.Tensor) -> torch.Tensor:
         return x.view(x.shape[0], x.shape[1], self.n_head, self.d_head).transpose(1, 2)
@@ -79,28 +87,38 @@ class MatmulAttention(nn.Module):
 
 
 class BakedAttention(nn.Module):
-    """Attention that derives its head width from the residual stream: heads cannot be cut without rewriting it."""
+    """Attention that derives its head width from the residual stream: heads cannot be
+    cut without rewriting it."""
 
     def __init__(self, width: int = 64, heads: int = 4) -> None:
         super().__init__()
         self.heads = heads
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.fc1, self.fc2, self.head = nn.Linear(width, 4 * width), nn.Linear(4 * width, width), nn.Linear(width, 5)
+        self.fc1, self.fc2, self.head = (
+            nn.Linear(width, 4 * width),
+            nn.Linear(4 * width, width),
+            nn.Linear(width, 5),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         b, t, c = x.shape
-        q, k, v = (s.view(b, t, self.heads, c // self.heads).transpose(1, 2) for s in self.qkv(x).split(c, dim=2))
+        q, k, v = (
+            s.view(b, t, self.heads, c // self.heads).transpose(1, 2) for s in self.qkv(x).split(c, dim=2)
+        )
         x = x + self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, t, c))
         return self.head((x + self.fc2(F.gelu(self.fc1(x)))).mean(1))
 
 
 class Recurrent(nn.Module):
-    """The width of an LSTM's state is never cut; what goes in and what comes after is."""
+    """The width of an LSTM's state is never cut; what goes in and what comes after
+    is."""
 
     def __init__(self) -> None:
         super().__init__()
         self.embed, self.lstm = nn.Embedding(50, 64), nn.LSTM(64, 32, 2, batch_first=True, bidirectional=True)
-        self.head = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 5))
+        self.head = nn.Sequential(
+            nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 5)
+        )
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         return self.head(self.lstm(self.embed(ids))[0][:, -1])
@@ -112,7 +130,11 @@ class Segmenter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.down1, self.down2 = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)
-        self.up, self.merge, self.out = nn.ConvTranspose2d(64, 32, 2, 2), nn.Conv2d(64, 32, 3, padding=1), nn.Conv2d(32, 2, 1)
+        self.up, self.merge, self.out = (
+            nn.ConvTranspose2d(64, 32, 2, 2),
+            nn.Conv2d(64, 32, 3, padding=1),
+            nn.Conv2d(32, 2, 1),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         a = F.relu(self.down1(x))
@@ -125,7 +147,11 @@ class TwoInputs(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.body, self.head = nn.Embedding(50, 64), nn.Transformer(64, 8, 1, 1, 256, batch_first=True), nn.Linear(64, 50)
+        self.embed, self.body, self.head = (
+            nn.Embedding(50, 64),
+            nn.Transformer(64, 8, 1, 1, 256, batch_first=True),
+            nn.Linear(64, 50),
+        )
 
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return self.head(self.body(self.embed(source), self.embed(target)))
@@ -162,7 +188,9 @@ def test_budget_is_hit_and_proved(name: str, amount: str) -> None:
     assert report.proof.moved > 1e-3, "masking changed nothing: the proof is vacuous"
     assert sum(p.numel() for p in result.module.parameters()) == report.after.params
     assert all((g.after % 8 == 0 or g.after == g.before) for g in report.groups)
-    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items()), "the dense module was changed"
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items()), (
+        "the dense module was changed"
+    )
     result.module.train()
     out = result.module(*x)
     out.square().mean().backward()
@@ -170,7 +198,9 @@ def test_budget_is_hit_and_proved(name: str, amount: str) -> None:
     with torch.no_grad():  # training the one must not touch the other
         for tensor in [*result.module.parameters(), *result.module.buffers()]:
             tensor.zero_()
-    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items()), "the two share a tensor"
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items()), (
+        "the two share a tensor"
+    )
 
 
 def test_recurrent_layers_lose_units_and_input() -> None:
@@ -186,7 +216,9 @@ def test_recurrent_layers_lose_units_and_input() -> None:
     result.module(ids).sum().backward()
 
 
-@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
+@pytest.mark.parametrize(
+    "norm", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm]
+)
 def test_computed_weights_are_left_whole_and_the_rest_is_cut(norm) -> None:  # type: ignore[no-untyped-def]
     module = nn.Sequential(norm(nn.Linear(8, 64)), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))
     result = prune_module(module, (torch.randn(4, 8),), "macs:0.3")
@@ -215,7 +247,10 @@ def test_control_flow_on_data_is_refused_with_advice(capfd: pytest.CaptureFixtur
                 y = y * 2
             return self.b(y)
 
-    with pytest.raises(PassFailed, match=r"torch\.export cannot capture Branch.*test_pruning\.py:\d+ in forward: if y\.sum\(\) > 0:") as error:
+    with pytest.raises(
+        PassFailed,
+        match=r"torch\.export cannot capture Branch.*test_pruning\.py:\d+ in forward: if y\.sum\(\) > 0:",
+    ) as error:
         prune_module(Branch(), (torch.randn(2, 8),), "0.5")
     assert "torch.where" in error.value.hint
     assert capfd.readouterr().err == "", "torch.export talks to the user's terminal"
@@ -231,7 +266,8 @@ def test_whole_heads_go() -> None:
 
 
 def test_stock_attention_takes_masks_after_pruning() -> None:
-    """The replaced attention must treat masks as the stock one does: compare with the masked dense layer under each mask."""
+    """The replaced attention must treat masks as the stock one does: compare with the
+    masked dense layer under each mask."""
     layer = nn.TransformerEncoderLayer(64, 8, 128, batch_first=True).eval()
     x = torch.randn(2, 6, 64)
     result = prune_module(layer, (x,), "macs:0.5")
@@ -296,13 +332,17 @@ def test_importance_keeps_what_matters(spread: str, importance: str) -> None:
         module[0].weight[useless] *= 1e-3
         module[2].weight[:, useless] *= 1e-3
     x, y = torch.randn(64, 4), torch.randint(0, 3, (64,))
-    result = prune_module(module, (x,), "channels:0.5", Options(importance, spread), [lambda: F.cross_entropy(module(x), y)])
+    result = prune_module(
+        module, (x,), "channels:0.5", Options(importance, spread), [lambda: F.cross_entropy(module(x), y)]
+    )
     keeps = result.surgery.weights["0.weight"][0]
     assert keeps == [i for i in range(32) if i % 2]
     assert all(p.grad is None for p in module.parameters())
 
 
-@pytest.mark.parametrize("amount", ["1.5", "-1", "0", "1", "nan", "half", "watts:0.5", "layers:0", "layers:1.5"])
+@pytest.mark.parametrize(
+    "amount", ["1.5", "-1", "0", "1", "nan", "half", "watts:0.5", "layers:0", "layers:1.5"]
+)
 def test_bad_amounts(amount: str) -> None:
     with pytest.raises(UsageError):
         mlopt.prune(plain_cnn(), torch.randn(2, 3, 8, 8), amount)
@@ -355,9 +395,12 @@ def test_tied_weights_are_cut_together() -> None:
 
 
 def test_the_proof_fails_for_a_wrong_cut() -> None:
-    """Cut different channels from the producer and from the consumer: the shapes fit, the numbers cannot."""
+    """Cut different channels from the producer and from the consumer: the shapes fit,
+    the numbers cannot."""
     module, x = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)), torch.randn(8, 4)
-    right = Surgery({"0.weight": [list(range(8)), None], "0.bias": [list(range(8))], "2.weight": [None, list(range(8))]})
+    right = Surgery(
+        {"0.weight": [list(range(8)), None], "0.bias": [list(range(8))], "2.weight": [None, list(range(8))]}
+    )
     wrong = Surgery({**right.weights, "2.weight": [None, list(range(8, 16))]})
     import copy
 
@@ -379,7 +422,9 @@ def test_plan_names_every_weight_it_cuts() -> None:
     shapes = {name: tuple(p.shape) for name, p in result.module.named_parameters()}
     for name, keeps in result.surgery.weights.items():
         if name in shapes:
-            assert all(keep is None or len(keep) == size for keep, size in zip(keeps, shapes[name], strict=True))
+            assert all(
+                keep is None or len(keep) == size for keep, size in zip(keeps, shapes[name], strict=True)
+            )
     assert cuts_of is not None
     assert Surgery(**result.surgery.to_json()) == result.surgery
 
@@ -390,4 +435,7 @@ def test_training_mode_and_half_precision() -> None:
     assert module.training
     assert result.report.proof.holds
     double = plain_cnn().double()
-    assert prune_module(double, (torch.randn(2, 3, 8, 8, dtype=torch.float64),), "0.5").report.proof.error < 1e-12
+    assert (
+        prune_module(double, (torch.randn(2, 3, 8, 8, dtype=torch.float64),), "0.5").report.proof.error
+        < 1e-12
+    )

@@ -20,11 +20,14 @@ def run(place: Path, text: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}
     plugin = [] if installed() else ["-p", "mlopt.integrations.pytest_plugin"]
     command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *plugin, "test_release.py"]
-    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(
+        command, cwd=place, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
 
 
 def installed() -> bool:
-    """Whether this environment knows the entry point: an editable install of before it existed does not."""
+    """Whether this environment knows the entry point: an editable install of before it
+    existed does not."""
     from importlib.metadata import entry_points
 
     return any(entry.value == "mlopt.integrations.pytest_plugin" for entry in entry_points(group="pytest11"))
@@ -36,7 +39,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mlp(place / "old.onnx")
     mlp(place / "new.onnx", seed=1)
     mlp(place / "slow.onnx", layers=6)
-    (place / "gate.yaml").write_text("latency: {tolerance: 30%}\ntail: null\nsize: {tolerance: 400%}\nmemory: null\n")
+    (place / "gate.yaml").write_text(
+        "latency: {tolerance: 30%}\ntail: null\nsize: {tolerance: 400%}\nmemory: null\n"
+    )
     return place
 
 
@@ -53,7 +58,9 @@ def test_bad(mlopt_gate):
     assert "test_good[latency] PASSED" in done.stdout, done.stdout + done.stderr
     assert "test_good[size] PASSED" in done.stdout
     assert "test_bad[latency] FAILED" in done.stdout
-    assert "test_bad[size] PASSED" in done.stdout  # the file is larger than the baseline, and less than the policy allows
+    assert (
+        "test_bad[size] PASSED" in done.stdout
+    )  # the file is larger than the baseline, and less than the policy allows
     assert "FAIL: latency of slow.onnx at batch 1" in done.stdout
     assert "1 failed, 3 passed" in done.stdout
 
@@ -61,11 +68,20 @@ def test_bad(mlopt_gate):
 @pytest.mark.parametrize(
     ("mark", "words"),
     [
-        ('@pytest.mark.mlopt_gate(candidate="new.onnx", baseline="old.onnx", polcy="gate.yaml")', "does not know polcy"),
+        (
+            '@pytest.mark.mlopt_gate(candidate="new.onnx", baseline="old.onnx", polcy="gate.yaml")',
+            "does not know polcy",
+        ),
         ('@pytest.mark.mlopt_gate(candidate="new.onnx")', "needs candidate= and baseline="),
-        ('@pytest.mark.mlopt_gate(candidate="new.onnx", baseline="old.onnx", policy="nothing.yaml")', "nothing.yaml"),
+        (
+            '@pytest.mark.mlopt_gate(candidate="new.onnx", baseline="old.onnx", policy="nothing.yaml")',
+            "nothing.yaml",
+        ),
         ("", "has no mark"),
-        ('@pytest.mark.mlopt_gate(candidate="nothing.onnx", baseline="old.onnx", policy="gate.yaml")', "no such file"),
+        (
+            '@pytest.mark.mlopt_gate(candidate="nothing.onnx", baseline="old.onnx", policy="gate.yaml")',
+            "no such file",
+        ),
     ],
 )
 def test_mistakes_are_said(place: Path, mark: str, words: str) -> None:

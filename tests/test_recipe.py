@@ -1,4 +1,5 @@
-"""The recipe format: what is refused, with its line; and that what is written is read back the same."""
+"""The recipe format: what is refused, with its line; and that what is written is read
+back the same."""
 
 from __future__ import annotations
 
@@ -51,7 +52,9 @@ def test_refusals_name_the_line(text: str, line: int, words: str) -> None:
 
 
 def test_alias_bomb_is_refused_at_once() -> None:
-    bomb = "a: &a [x,x]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [*{chr(97 + i)},*{chr(97 + i)}]\n" for i in range(20))
+    bomb = "a: &a [x,x]\n" + "".join(
+        f"{chr(98 + i)}: &{chr(98 + i)} [*{chr(97 + i)},*{chr(97 + i)}]\n" for i in range(20)
+    )
     with pytest.raises(RecipeError, match="aliases"):
         parse(bomb)
 
@@ -81,7 +84,14 @@ def recipe_of(*passes: str, data: str = "d.npz") -> Recipe:
         (("{pass: quantize}",), "an onnx pass before"),
         (("{pass: onnx}", "{pass: tensorrt, source: int8}"), "model.int8-tensorrt.onnx"),
         (("{pass: onnx}", "{pass: onnx}"), "second time"),
-        (("{pass: onnx}", "{pass: quantize, precision: fp16}", "{pass: quantize, precision: fp16, target: tensorrt}"), "second time"),
+        (
+            (
+                "{pass: onnx}",
+                "{pass: quantize, precision: fp16}",
+                "{pass: quantize, precision: fp16, target: tensorrt}",
+            ),
+            "second time",
+        ),
     ],
 )
 def test_passes_that_do_not_fit(passes: tuple[str, ...], words: str) -> None:
@@ -94,16 +104,28 @@ def test_training_needs_data_and_onnx_files_are_only_leaves() -> None:
         steps_of(recipe_of("{pass: finetune}", data="null"))
     with pytest.raises(RecipeError, match="ONNX file"):
         steps_of(recipe_of("{pass: prune}"), Format.ONNX)
-    assert [step.name for step in steps_of(recipe_of("{pass: quantize}"), Format.ONNX)] == ["model.int8-cpu.onnx"]
+    assert [step.name for step in steps_of(recipe_of("{pass: quantize}"), Format.ONNX)] == [
+        "model.int8-cpu.onnx"
+    ]
 
 
 def test_repeated_passes_have_names_of_their_own() -> None:
-    names = [step.name for step in steps_of(recipe_of("{pass: prune}", "{pass: finetune}", "{pass: prune}", "{pass: finetune}"))]
+    names = [
+        step.name
+        for step in steps_of(
+            recipe_of("{pass: prune}", "{pass: finetune}", "{pass: prune}", "{pass: finetune}")
+        )
+    ]
     assert names == ["prune", "finetune", "prune-2", "finetune-2"]
 
 
 def test_compress_builds_the_recipe_that_the_contract_names() -> None:
-    recipe = build_recipe(Model(path="m.pt"), Wanted(prune="0.5", distill=3, quantize=("int8", "fp16"), export=("torchscript", "tensorrt"), data="d"))
+    recipe = build_recipe(
+        Model(path="m.pt"),
+        Wanted(
+            prune="0.5", distill=3, quantize=("int8", "fp16"), export=("torchscript", "tensorrt"), data="d"
+        ),
+    )
     made = [step.name for step in steps_of(recipe)]
     assert made == [
         "prune",
@@ -129,10 +151,19 @@ def test_compress_builds_the_recipe_that_the_contract_names() -> None:
 
 @pytest.mark.parametrize(
     ("installed", "made"),
-    [((), ["rtx"]), (("tensorrt_rtx",), ["rtx"]), (("tensorrt",), ["tensorrt"]), (("tensorrt", "tensorrt_rtx"), ["rtx", "tensorrt"])],
+    [
+        ((), ["rtx"]),
+        (("tensorrt_rtx",), ["rtx"]),
+        (("tensorrt",), ["tensorrt"]),
+        (("tensorrt", "tensorrt_rtx"), ["rtx", "tensorrt"]),
+    ],
 )
-def test_one_engine_for_each_tensorrt_that_is_installed(monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], made: list[str]) -> None:
-    monkeypatch.setattr("mlopt.recipe.from_options.find_spec", lambda name: name if name in installed else None)
+def test_one_engine_for_each_tensorrt_that_is_installed(
+    monkeypatch: pytest.MonkeyPatch, installed: tuple[str, ...], made: list[str]
+) -> None:
+    monkeypatch.setattr(
+        "mlopt.recipe.from_options.find_spec", lambda name: name if name in installed else None
+    )
     recipe = build_recipe(Model(path="m.pt"), Wanted(export=("tensorrt",)))
     assert [step.flavour for step in recipe.passes if step.pass_ == "tensorrt"] == made
 

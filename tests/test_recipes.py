@@ -16,7 +16,10 @@ NAMES = ("digits_cnn", "digits_vit", "byte_lm")
 def run_recipe(cli: Cli, place: Path, name: str, **training: int) -> dict[str, Any]:
     """The record of a recipe whose passes that train are cut short."""
     recipe = parse((ROOT / "recipes" / f"{name}.yaml").read_text())
-    steps = tuple(step.model_copy(update=training) if step.pass_ in ("train", "finetune", "distill") else step for step in recipe.passes)
+    steps = tuple(
+        step.model_copy(update=training) if step.pass_ in ("train", "finetune", "distill") else step
+        for step in recipe.passes
+    )
     bench = recipe.bench.model_copy(update={"budget_s": 0.3, "batch": recipe.bench.batch[:1]})
     quick = recipe.model_copy(update={"passes": steps, "max_drop": None, "bench": bench})
     (place / "quick.yaml").write_text(quick.to_yaml())
@@ -43,5 +46,7 @@ def test_recipe(cli: Cli, tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(("name", "least"), [("digits_cnn", 90.0), ("digits_vit", 25.0), ("byte_lm", 15.0)])
 def test_recipe_learns(cli: Cli, tmp_path: Path, name: str, least: float) -> None:
     run = run_recipe(cli, tmp_path, name, epochs=5, max_steps=40 if name == "byte_lm" else 300)
-    final = [run["accuracy"]["after"][e["name"]] for e in run["passes"] if e["pass"] in ("finetune", "distill")][-1]
+    final = [
+        run["accuracy"]["after"][e["name"]] for e in run["passes"] if e["pass"] in ("finetune", "distill")
+    ][-1]
     assert final > least

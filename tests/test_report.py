@@ -1,4 +1,5 @@
-"""The report: says the right things, escapes hostile strings, and stays readable in a browser at desktop and phone width."""
+"""The report: says the right things, escapes hostile strings, and stays readable in a
+browser at desktop and phone width."""
 
 from __future__ import annotations
 
@@ -36,14 +37,32 @@ def example(name: str = "model.onnx") -> RunRecord:
     against = {"confidence": 0.95, "against": "eager dense"}
     compressed = Speedup(estimate=0.99, low=0.97, high=1.01, **against)
     onnx = Speedup(estimate=4.0, low=3.9, high=4.1, **against)
-    measured = {"runtime": "eager", "provider": "torch", "device": "cpu", "batch": 1, "throughput_per_s": 1.0, "rounds": 8}
+    measured = {
+        "runtime": "eager",
+        "provider": "torch",
+        "device": "cpu",
+        "batch": 1,
+        "throughput_per_s": 1.0,
+        "rounds": 8,
+    }
     return RunRecord(
         status="ok",
         environment=Machine({"torch": "2"}, cpu="x", cores=2, load_at_start=(0.1, 0.0, 0.0)),
         recipe={"model": {"path": name}, "passes": []},
         compression=Compression(Amount(4e6, 3e6), Amount(2e9, 1e9), Amount(16e6, 12e6), Amount(64, 32)),
         accuracy=Accuracy("accuracy", 98.0, {"prune": 60.0, "distill": 97.5}, 100),
-        artifacts=(ArtifactEntry(name, "onnx", "fp32", None, "exports/a", 12_000_000, "0", Parity(1e-6, 1e-7, 1e-6, 1.0, 1.0, 4, True, 97.0)),),
+        artifacts=(
+            ArtifactEntry(
+                name,
+                "onnx",
+                "fp32",
+                None,
+                "exports/a",
+                12_000_000,
+                "0",
+                Parity(1e-6, 1e-7, 1e-6, 1.0, 1.0, 4, True, 97.0),
+            ),
+        ),
         passes=(
             PassEntry("prune", "prune", status="ok", seconds=1.0, summary="done", role="trunk"),
             PassEntry("distill", "distill", status="ok", seconds=1.0, role="trunk", trains=True),
@@ -74,7 +93,10 @@ def test_headlines_in_their_order() -> None:
 
 def test_every_budget_is_shown_as_realised() -> None:
     facts = run_document(example()).properties(ENVIRONMENT)
-    assert facts["What remains"] == "50.0% of the MACs, 75.0% of the parameters, 75.0% of the bytes, 50.0% of the channels"
+    assert (
+        facts["What remains"]
+        == "50.0% of the MACs, 75.0% of the parameters, 75.0% of the bytes, 50.0% of the channels"
+    )
 
 
 def test_what_is_smaller_but_not_faster_is_named_with_a_reason() -> None:
@@ -84,9 +106,14 @@ def test_what_is_smaller_but_not_faster_is_named_with_a_reason() -> None:
 
 
 def test_what_a_pass_found_is_said_in_its_own_words() -> None:
-    """The report knows no pass: sentences come from the record, warnings first, and a slow artifact has the reason that its pass gave."""
+    """The report knows no pass: sentences come from the record, warnings first, and a
+    slow artifact has the reason that its pass gave."""
     run = example()
-    found = (Finding("note", "conv1", "conv1 is odd."), Finding("slow", "eager compressed", "its toes are cold"), Finding("warning", "x", "beware."))
+    found = (
+        Finding("note", "conv1", "conv1 is odd."),
+        Finding("slow", "eager compressed", "its toes are cold"),
+        Finding("warning", "x", "beware."),
+    )
     toy = PassEntry("toy", "toy", status="ok", findings=found)
     why = run_document(replace(run, passes=(*run.passes, toy))).lines(WHY)
     assert why[0].endswith("(0.97-1.01)): its toes are cold.")
@@ -113,7 +140,15 @@ class Tags(HTMLParser):
         self.handlers += [name for name, _ in attrs if name.startswith("on")]
 
 
-@pytest.mark.parametrize("name", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</script><script>alert(1)</script>", "a|b\n# c"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "<script>alert(1)</script>",
+        '"><img src=x onerror=alert(1)>',
+        "</script><script>alert(1)</script>",
+        "a|b\n# c",
+    ],
+)
 def test_hostile_names_stay_text(name: str) -> None:
     page = Tags()
     page_text = render_html(example(name))
@@ -128,8 +163,21 @@ def test_hostile_names_stay_text(name: str) -> None:
 
 
 def test_numbers_for_people() -> None:
-    assert [size(n) for n in (None, 0, 999, 1500, 2.5e6, 3e9)] == ["-", "0 B", "999 B", "1.5 kB", "2.5 MB", "3.00 GB"]
-    assert [duration(s) for s in (None, 2.0, 0.0123, 4.56e-5, 2e-8)] == ["-", "2 s", "12.3 ms", "45.6 µs", "20 ns"]
+    assert [size(n) for n in (None, 0, 999, 1500, 2.5e6, 3e9)] == [
+        "-",
+        "0 B",
+        "999 B",
+        "1.5 kB",
+        "2.5 MB",
+        "3.00 GB",
+    ]
+    assert [duration(s) for s in (None, 2.0, 0.0123, 4.56e-5, 2e-8)] == [
+        "-",
+        "2 s",
+        "12.3 ms",
+        "45.6 µs",
+        "20 ns",
+    ]
     assert [number(n) for n in (None, 12, 1234, 1.5e6, 2e9)] == ["-", "12", "1.23 k", "1.5 M", "2 G"]
 
 
@@ -143,7 +191,8 @@ def test_records_that_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_does_not_scroll_sideways(tmp_path: Path, width: int) -> None:
-    """Measured in the browser, in a frame of the width in question: only tables and charts may scroll, inside their own box."""
+    """Measured in the browser, in a frame of the width in question: only tables and
+    charts may scroll, inside their own box."""
     write_reports(tmp_path, example("a-rather-long-artifact-name.int8-tensorrt.onnx"))
     probe = tmp_path / "probe.html"
     probe.write_text(

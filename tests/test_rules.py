@@ -1,4 +1,5 @@
-"""The coupling algebra, rule by rule: for random shapes, masking a label's indices and deleting them give the same result."""
+"""The coupling algebra, rule by rule: for random shapes, masking a label's indices and
+deleting them give the same result."""
 
 from __future__ import annotations
 
@@ -42,8 +43,15 @@ class Net(nn.Module):
         return self.body(self, x)
 
 
-def prove_random_cut(module: nn.Module, x: torch.Tensor, data: st.DataObject, least_groups: int = 1, cut_statistics: bool = False) -> None:
-    """Cut random members of random groups; the pruned module and the rewritten graph must equal the masked one."""
+def prove_random_cut(
+    module: nn.Module,
+    x: torch.Tensor,
+    data: st.DataObject,
+    least_groups: int = 1,
+    cut_statistics: bool = False,
+) -> None:
+    """Cut random members of random groups; the pruned module and the rewritten graph
+    must equal the masked one."""
     for p in module.parameters():
         nn.init.normal_(p, std=0.5)
     pruner = Pruner(module.eval(), (x,), Options())
@@ -64,7 +72,11 @@ def prove_random_cut(module: nn.Module, x: torch.Tensor, data: st.DataObject, le
     assert outcome.proof.holds
     # What the counter promised is what came out.
     real = sum(p.numel() for p in outcome.module.parameters())
-    assert found.counter().of_mask(dropped, kept).params == real == sum(p.numel() for p in graph.module.parameters())
+    assert (
+        found.counter().of_mask(dropped, kept).params
+        == real
+        == sum(p.numel() for p in graph.module.parameters())
+    )
 
 
 Case = Callable[[Callable[[Any], int]], tuple[nn.Module, torch.Tensor]]
@@ -98,7 +110,10 @@ def residual_of_convolutions(n: Any) -> tuple[nn.Module, torch.Tensor]:
 def concatenation(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c, d = 2 * n(small), n(small)
     return Net(
-        lambda m, x: m.c(torch.cat([y := m.a(x), m.b(y)], 1)), a=nn.Conv2d(2, c, 1), b=nn.Conv2d(c, d, 1), c=nn.Conv2d(c + d, 3, 1)
+        lambda m, x: m.c(torch.cat([y := m.a(x), m.b(y)], 1)),
+        a=nn.Conv2d(2, c, 1),
+        b=nn.Conv2d(c, d, 1),
+        c=nn.Conv2d(c + d, 3, 1),
     ), torch.randn(1, 2, 3, 3)
 
 
@@ -106,7 +121,10 @@ def concatenation(n: Any) -> tuple[nn.Module, torch.Tensor]:
 def depthwise(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c, m_ = 2 * n(small), n(st.integers(1, 2))
     return Net(
-        lambda m, x: m.c(F.relu6(m.b(m.a(x)))), a=nn.Conv2d(2, c, 1), b=nn.Conv2d(c, c * m_, 3, padding=1, groups=c), c=nn.Conv2d(c * m_, 3, 1)
+        lambda m, x: m.c(F.relu6(m.b(m.a(x)))),
+        a=nn.Conv2d(2, c, 1),
+        b=nn.Conv2d(c, c * m_, 3, padding=1, groups=c),
+        c=nn.Conv2d(c * m_, 3, 1),
     ), torch.randn(1, 2, 4, 4)
 
 
@@ -114,30 +132,43 @@ def depthwise(n: Any) -> tuple[nn.Module, torch.Tensor]:
 def grouped(n: Any) -> tuple[nn.Module, torch.Tensor]:
     g, c, d = 2, 2 * n(small), 2 * n(small)
     return Net(
-        lambda m, x: m.c(m.b(m.a(x))), a=nn.Conv2d(2, g * c, 1), b=nn.Conv2d(g * c, g * d, 3, groups=g), c=nn.Conv2d(g * d, 3, 1)
+        lambda m, x: m.c(m.b(m.a(x))),
+        a=nn.Conv2d(2, g * c, 1),
+        b=nn.Conv2d(g * c, g * d, 3, groups=g),
+        c=nn.Conv2d(g * d, 3, 1),
     ), torch.randn(1, 2, 4, 4)
 
 
 @case
 def transposed(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c = 2 * n(small)
-    return Net(lambda m, x: m.c(m.b(m.a(x))), a=nn.Conv2d(2, c, 1), b=nn.ConvTranspose2d(c, 2 * c, 2, 2), c=nn.Conv2d(2 * c, 3, 1)), torch.randn(
-        1, 2, 4, 4
-    )
+    return Net(
+        lambda m, x: m.c(m.b(m.a(x))),
+        a=nn.Conv2d(2, c, 1),
+        b=nn.ConvTranspose2d(c, 2 * c, 2, 2),
+        c=nn.Conv2d(2 * c, 3, 1),
+    ), torch.randn(1, 2, 4, 4)
 
 
 @case
 def grouped_transposed(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c = 2 * n(small)
     return Net(
-        lambda m, x: m.c(m.b(m.a(x))), a=nn.Conv2d(2, 2 * c, 1), b=nn.ConvTranspose2d(2 * c, 2 * c, 2, 2, groups=2), c=nn.Conv2d(2 * c, 3, 1)
+        lambda m, x: m.c(m.b(m.a(x))),
+        a=nn.Conv2d(2, 2 * c, 1),
+        b=nn.ConvTranspose2d(2 * c, 2 * c, 2, 2, groups=2),
+        c=nn.Conv2d(2 * c, 3, 1),
     ), torch.randn(1, 2, 4, 4)
 
 
 @case
 def one_dimensional(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c = 2 * n(small)
-    return Net(lambda m, x: m.c(F.max_pool1d(m.a(x), 2).flatten(1)), a=nn.Conv1d(2, c, 3, padding=1), c=nn.Linear(c * 4, 3)), torch.randn(2, 2, 8)
+    return Net(
+        lambda m, x: m.c(F.max_pool1d(m.a(x), 2).flatten(1)),
+        a=nn.Conv1d(2, c, 3, padding=1),
+        c=nn.Linear(c * 4, 3),
+    ), torch.randn(2, 2, 8)
 
 
 @case
@@ -152,13 +183,17 @@ def squeeze_and_excite(n: Any) -> tuple[nn.Module, torch.Tensor]:
 @case
 def group_normalisation(n: Any) -> tuple[nn.Module, torch.Tensor]:
     g, per = n(small), n(small)
-    return nn.Sequential(nn.Conv2d(2, g * per, 1), nn.GroupNorm(g, g * per), nn.Conv2d(g * per, 3, 1)), torch.randn(2, 2, 4, 4)
+    return nn.Sequential(
+        nn.Conv2d(2, g * per, 1), nn.GroupNorm(g, g * per), nn.Conv2d(g * per, 3, 1)
+    ), torch.randn(2, 2, 4, 4)
 
 
 @case
 def instance_normalisation(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c = 2 * n(small)
-    return nn.Sequential(nn.Conv2d(2, c, 1), nn.InstanceNorm2d(c, affine=True), nn.Conv2d(c, 3, 1)), torch.randn(2, 2, 4, 4)
+    return nn.Sequential(
+        nn.Conv2d(2, c, 1), nn.InstanceNorm2d(c, affine=True), nn.Conv2d(c, 3, 1)
+    ), torch.randn(2, 2, 4, 4)
 
 
 @case
@@ -176,19 +211,29 @@ def channel_shuffle(n: Any) -> tuple[nn.Module, torch.Tensor]:
 @case
 def chunked_gate(n: Any) -> tuple[nn.Module, torch.Tensor]:
     d = 2 * n(small)
-    return Net(lambda m, x: m.c(F.silu((p := m.a(x).chunk(2, -1))[0]) * p[1]), a=nn.Linear(4, 2 * d), c=nn.Linear(d, 3)), torch.randn(2, 4)
+    return Net(
+        lambda m, x: m.c(F.silu((p := m.a(x).chunk(2, -1))[0]) * p[1]),
+        a=nn.Linear(4, 2 * d),
+        c=nn.Linear(d, 3),
+    ), torch.randn(2, 4)
 
 
 @case
 def token_mixing(n: Any) -> tuple[nn.Module, torch.Tensor]:
     t, h = n(small), 2 * n(small)
-    return Net(lambda m, x: x + m.b(F.gelu(m.a(x.transpose(1, 2)))).transpose(1, 2), a=nn.Linear(t, h), b=nn.Linear(h, t)), torch.randn(2, t, 3)
+    return Net(
+        lambda m, x: x + m.b(F.gelu(m.a(x.transpose(1, 2)))).transpose(1, 2),
+        a=nn.Linear(t, h),
+        b=nn.Linear(h, t),
+    ), torch.randn(2, t, 3)
 
 
 @case
 def flattened(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c = 2 * n(small)
-    return nn.Sequential(nn.Conv2d(2, c, 1), nn.ReLU(), nn.Flatten(), nn.Linear(c * 9, 3)), torch.randn(2, 2, 3, 3)
+    return nn.Sequential(nn.Conv2d(2, c, 1), nn.ReLU(), nn.Flatten(), nn.Linear(c * 9, 3)), torch.randn(
+        2, 2, 3, 3
+    )
 
 
 @case
@@ -198,7 +243,11 @@ def bare_matmul(n: Any) -> tuple[nn.Module, torch.Tensor]:
     class Bare(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.w, self.scale, self.v = nn.Parameter(torch.randn(4, d)), nn.Parameter(torch.randn(d)), nn.Parameter(torch.randn(d, 3))
+            self.w, self.scale, self.v = (
+                nn.Parameter(torch.randn(4, d)),
+                nn.Parameter(torch.randn(d)),
+                nn.Parameter(torch.randn(d, 3)),
+            )
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return (F.elu(x @ self.w) * self.scale) @ self.v
@@ -210,20 +259,26 @@ def bare_matmul(n: Any) -> tuple[nn.Module, torch.Tensor]:
 def resized_and_padded(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c = 2 * n(small)
     return Net(
-        lambda m, x: m.c(F.pad(F.interpolate(m.a(x), scale_factor=2, mode="bilinear"), (1, 1, 1, 1))), a=nn.Conv2d(2, c, 1), c=nn.Conv2d(c, 3, 3)
+        lambda m, x: m.c(F.pad(F.interpolate(m.a(x), scale_factor=2, mode="bilinear"), (1, 1, 1, 1))),
+        a=nn.Conv2d(2, c, 1),
+        c=nn.Conv2d(c, 3, 3),
     ), torch.randn(1, 2, 4, 4)
 
 
 @case
 def pixel_shuffle(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c = n(small)
-    return Net(lambda m, x: m.c(F.pixel_shuffle(m.a(x), 2)), a=nn.Conv2d(2, 4 * c, 1), c=nn.Conv2d(c, 3, 1)), torch.randn(1, 2, 3, 3)
+    return Net(
+        lambda m, x: m.c(F.pixel_shuffle(m.a(x), 2)), a=nn.Conv2d(2, 4 * c, 1), c=nn.Conv2d(c, 3, 1)
+    ), torch.randn(1, 2, 3, 3)
 
 
 @case
 def slope_a_channel(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c = 2 * n(small)
-    return nn.Sequential(nn.Conv2d(2, c, 1), nn.PReLU(c), nn.Conv2d(c, 3, 1), nn.PReLU()), torch.randn(1, 2, 3, 3)
+    return nn.Sequential(nn.Conv2d(2, c, 1), nn.PReLU(c), nn.Conv2d(c, 3, 1), nn.PReLU()), torch.randn(
+        1, 2, 3, 3
+    )
 
 
 @case
@@ -241,7 +296,9 @@ def weight_standardised(n: Any) -> tuple[nn.Module, torch.Tensor]:
         w = (w - w.mean((1, 2, 3), keepdim=True)) / (w.var((1, 2, 3), keepdim=True) + 1e-3).sqrt()
         return m.c(F.relu(F.conv2d(m.a(x), w, m.b.bias)))
 
-    return Net(body, a=nn.Conv2d(2, c, 1), b=nn.Conv2d(c, d, 1), c=nn.Conv2d(d, 3, 1)), torch.randn(1, 2, 4, 4)
+    return Net(body, a=nn.Conv2d(2, c, 1), b=nn.Conv2d(c, d, 1), c=nn.Conv2d(d, 3, 1)), torch.randn(
+        1, 2, 4, 4
+    )
 
 
 @case
@@ -264,7 +321,9 @@ def slices_of_channels(n: Any) -> tuple[nn.Module, torch.Tensor]:
 @case
 def windows(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c = 2 * n(small)
-    return Net(lambda m, x: m.c(F.unfold(m.a(x), 2)), a=nn.Conv2d(2, c, 1), c=nn.Conv1d(4 * c, 3, 1)), torch.randn(1, 2, 3, 3)
+    return Net(
+        lambda m, x: m.c(F.unfold(m.a(x), 2)), a=nn.Conv2d(2, c, 1), c=nn.Conv1d(4 * c, 3, 1)
+    ), torch.randn(1, 2, 3, 3)
 
 
 @case
@@ -277,13 +336,20 @@ def gated(n: Any) -> tuple[nn.Module, torch.Tensor]:
 def recurrent_lstm(n: Any) -> tuple[nn.Module, torch.Tensor]:
     h, both = 2 * n(small), n(st.booleans())
     lstm = nn.LSTM(4, h, num_layers=2, batch_first=True, bidirectional=both)
-    return Net(lambda m, x: m.c(m.lstm(m.a(x))[0][:, -1]), a=nn.Linear(3, 4), lstm=lstm, c=nn.Linear(h * (1 + both), 3)), torch.randn(2, 5, 3)
+    return Net(
+        lambda m, x: m.c(m.lstm(m.a(x))[0][:, -1]),
+        a=nn.Linear(3, 4),
+        lstm=lstm,
+        c=nn.Linear(h * (1 + both), 3),
+    ), torch.randn(2, 5, 3)
 
 
 @case
 def recurrent_gru(n: Any) -> tuple[nn.Module, torch.Tensor]:
     h = 2 * n(small)
-    return Net(lambda m, x: m.c(m.gru(x)[0]), gru=nn.GRU(3, h, batch_first=True), c=nn.Linear(h, 3)), torch.randn(2, 5, 3)
+    return Net(
+        lambda m, x: m.c(m.gru(x)[0]), gru=nn.GRU(3, h, batch_first=True), c=nn.Linear(h, 3)
+    ), torch.randn(2, 5, 3)
 
 
 @case
@@ -328,7 +394,9 @@ BETWEEN: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 def _between(name: str) -> Case:
     def make(n: Any) -> tuple[nn.Module, torch.Tensor]:
         d = 2 * n(small)
-        return Net(lambda m, x: m.c(BETWEEN[name](m.a(x))), a=nn.Linear(4, d), c=nn.Linear(d, 3)), torch.randn(2, 3, 4)
+        return Net(
+            lambda m, x: m.c(BETWEEN[name](m.a(x))), a=nn.Linear(4, d), c=nn.Linear(d, 3)
+        ), torch.randn(2, 3, 4)
 
     return make
 
@@ -341,20 +409,27 @@ def bare_convolution(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c = 2 * n(small)
     plain = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
     return Net(
-        lambda m, x: m.c(torch.convolution(m.a(x), m.b.weight, m.b.bias, *plain)), a=nn.Conv2d(2, c, 1), b=nn.Conv2d(c, c, 3), c=nn.Conv2d(c, 3, 1)
+        lambda m, x: m.c(torch.convolution(m.a(x), m.b.weight, m.b.bias, *plain)),
+        a=nn.Conv2d(2, c, 1),
+        b=nn.Conv2d(c, c, 3),
+        c=nn.Conv2d(c, 3, 1),
     ), torch.randn(1, 2, 4, 4)
 
 
 @case
 def folded(n: Any) -> tuple[nn.Module, torch.Tensor]:
     c = 2 * n(small)
-    return Net(lambda m, x: m.c(F.fold(F.unfold(m.a(x), 2), (4, 4), 2)), a=nn.Conv2d(2, c, 1), c=nn.Conv2d(c, 3, 1)), torch.randn(1, 2, 4, 4)
+    return Net(
+        lambda m, x: m.c(F.fold(F.unfold(m.a(x), 2), (4, 4), 2)), a=nn.Conv2d(2, c, 1), c=nn.Conv2d(c, 3, 1)
+    ), torch.randn(1, 2, 4, 4)
 
 
 @case
 def bias_and_product(n: Any) -> tuple[nn.Module, torch.Tensor]:
     d = 2 * n(small)
-    return Net(lambda m, x: m.c(torch.addmm(m.a.bias, x, m.a.weight.t())), a=nn.Linear(4, d), c=nn.Linear(d, 3)), torch.randn(2, 4)
+    return Net(
+        lambda m, x: m.c(torch.addmm(m.a.bias, x, m.a.weight.t())), a=nn.Linear(4, d), c=nn.Linear(d, 3)
+    ), torch.randn(2, 4)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -366,15 +441,19 @@ def test_masking_equals_deleting(name: str, data: st.DataObject) -> None:
 
 
 class Standardised(nn.Conv2d):
-    """As in NFNet: the filter is normalised over its fan-in by a batch norm in training mode."""
+    """As in NFNet: the filter is normalised over its fan-in by a batch norm in training
+    mode."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        w = F.batch_norm(self.weight.reshape(1, self.out_channels, -1), None, None, training=True, momentum=0.0, eps=1e-6)
+        w = F.batch_norm(
+            self.weight.reshape(1, self.out_channels, -1), None, None, training=True, momentum=0.0, eps=1e-6
+        )
         return F.conv2d(x, w.reshape_as(self.weight), self.bias)
 
 
 class GlobalResponse(nn.Module):
-    """Global response normalisation (ConvNeXt V2): every channel is divided by the mean of all channels' norms."""
+    """Global response normalisation (ConvNeXt V2): every channel is divided by the mean
+    of all channels' norms."""
 
     def __init__(self, c: int) -> None:
         super().__init__()
@@ -386,13 +465,31 @@ class GlobalResponse(nn.Module):
 
 
 STATISTICS: dict[str, Callable[[int], tuple[nn.Module, torch.Tensor]]] = {
-    "layer_norm": lambda c: (nn.Sequential(nn.Linear(4, c), nn.LayerNorm(c), nn.Linear(c, 3)), torch.randn(2, 4)),
+    "layer_norm": lambda c: (
+        nn.Sequential(nn.Linear(4, c), nn.LayerNorm(c), nn.Linear(c, 3)),
+        torch.randn(2, 4),
+    ),
     "rms_norm": lambda c: (nn.Sequential(nn.Linear(4, c), nn.RMSNorm(c), nn.Linear(c, 3)), torch.randn(2, 4)),
-    "group_norm": lambda c: (nn.Sequential(nn.Conv2d(2, 2 * c, 1), nn.GroupNorm(2, 2 * c), nn.Conv2d(2 * c, 3, 1)), torch.randn(2, 2, 4, 4)),
-    "softmax": lambda c: (Net(lambda m, x: m.c(torch.softmax(m.a(x), -1)), a=nn.Linear(4, c), c=nn.Linear(c, 3)), torch.randn(2, 4)),
-    "mean": lambda c: (Net(lambda m, x: m.c((y := m.a(x)) - y.mean(-1, keepdim=True)), a=nn.Linear(4, c), c=nn.Linear(c, 3)), torch.randn(2, 4)),
-    "weight_standardised": lambda c: (nn.Sequential(nn.Conv2d(2, c, 1), Standardised(c, c, 3), nn.Conv2d(c, 3, 1)), torch.randn(1, 2, 5, 5)),
-    "global_response": lambda c: (nn.Sequential(nn.Conv2d(2, c, 1), GlobalResponse(c), nn.Conv2d(c, 3, 1)), torch.randn(1, 2, 5, 5)),
+    "group_norm": lambda c: (
+        nn.Sequential(nn.Conv2d(2, 2 * c, 1), nn.GroupNorm(2, 2 * c), nn.Conv2d(2 * c, 3, 1)),
+        torch.randn(2, 2, 4, 4),
+    ),
+    "softmax": lambda c: (
+        Net(lambda m, x: m.c(torch.softmax(m.a(x), -1)), a=nn.Linear(4, c), c=nn.Linear(c, 3)),
+        torch.randn(2, 4),
+    ),
+    "mean": lambda c: (
+        Net(lambda m, x: m.c((y := m.a(x)) - y.mean(-1, keepdim=True)), a=nn.Linear(4, c), c=nn.Linear(c, 3)),
+        torch.randn(2, 4),
+    ),
+    "weight_standardised": lambda c: (
+        nn.Sequential(nn.Conv2d(2, c, 1), Standardised(c, c, 3), nn.Conv2d(c, 3, 1)),
+        torch.randn(1, 2, 5, 5),
+    ),
+    "global_response": lambda c: (
+        nn.Sequential(nn.Conv2d(2, c, 1), GlobalResponse(c), nn.Conv2d(c, 3, 1)),
+        torch.randn(1, 2, 5, 5),
+    ),
 }
 
 
@@ -400,14 +497,19 @@ STATISTICS: dict[str, Callable[[int], tuple[nn.Module, torch.Tensor]]] = {
 @settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(data=st.data())
 def test_statistics_are_taken_over_what_stays(name: str, data: st.DataObject) -> None:
-    """What a normalisation averages over may be cut: the reference then averages over what stays."""
+    """What a normalisation averages over may be cut: the reference then averages over
+    what stays."""
     module, x = STATISTICS[name](2 * data.draw(st.integers(2, 4)))
-    assert Pruner(module.eval(), (x,)).analysis().groups == [] or name in ("group_norm", "weight_standardised")
+    assert Pruner(module.eval(), (x,)).analysis().groups == [] or name in (
+        "group_norm",
+        "weight_standardised",
+    )
     prove_random_cut(module, x, data, cut_statistics=True)
 
 
 def test_every_rule_is_in_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`experts` (a grouped matrix product in half precision, or a library's own operator) is proved by Mixtral in the zoo."""
+    """`experts` (a grouped matrix product in half precision, or a library's own
+    operator) is proved by Mixtral in the zoo."""
     called = set()
     functions = set(RULES.values())
     for name, function in list(RULES.items()):
@@ -428,7 +530,9 @@ def test_every_rule_is_in_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unknown_operator_pins_what_it_touches() -> None:
-    module = Net(lambda m, x: m.c(torch.cumsum(torch.sort(m.a(x), -1)[0], -1)), a=nn.Linear(4, 16), c=nn.Linear(16, 3))
+    module = Net(
+        lambda m, x: m.c(torch.cumsum(torch.sort(m.a(x), -1)[0], -1)), a=nn.Linear(4, 16), c=nn.Linear(16, 3)
+    )
     found = analyse(module.eval(), (torch.randn(2, 4),))
     assert found.groups == []
     assert any("sort" in name for name in found.flow.unknown)

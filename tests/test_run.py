@@ -39,7 +39,8 @@ ANOTHER: dict[str, Any] = {
     "runtime": "eager", "round_to": 3, "floor": 0.3, "recalibrate": False, "opset": 21, "precision": "fp16", "target": "tensorrt",
     "calibration": "entropy", "samples": 3, "flavour": "tensorrt", "source": "fp16", "max_batch": 2, "timeout_s": 5.0,
 }  # fmt: skip
-"""Another value for every field of every configuration. A new field needs one here, or it is not shown to be in the key."""
+"""Another value for every field of every configuration. A new field needs one here, or
+it is not shown to be in the key."""
 
 NOT_IN_THE_KEY = {
     "version": "of the format: there is only one",
@@ -62,17 +63,27 @@ NOT_IN_THE_KEY = {
     "input": "the signature that was settled on is",
     "data": "its fingerprint is",
 }
-"""Fields of a recipe that do not change the key of a pass that neither trains nor measures, and why not."""
+"""Fields of a recipe that do not change the key of a pass that neither trains nor
+measures, and why not."""
 
 
-def key(recipe: Recipe, name: str = "onnx", artifact: Artifact = ARTIFACT, machine: Machine = HERE, code: str = "c", data: Any = NO_DATA) -> str:
+def key(
+    recipe: Recipe,
+    name: str = "onnx",
+    artifact: Artifact = ARTIFACT,
+    machine: Machine = HERE,
+    code: str = "c",
+    data: Any = NO_DATA,
+) -> str:
     """The key of a recipe's first pass of this name."""
     config = next(config for config in recipe.passes if config.pass_ == name)
     trust = Trust()
     context = context_of(recipe, trust, Intake(artifact, data, "given", "s", "module"), recipe.device)
     record = RunRecord(environment=machine, recipe={})
     state = State(record, context, Checks(context, recipe.parity), artifact, {"module": artifact})
-    job = Job(recipe, RunDirectory(Path("out")), Store(Path("store")), machine, code, lambda line, kind="done": None)
+    job = Job(
+        recipe, RunDirectory(Path("out")), Store(Path("store")), machine, code, lambda line, kind="done": None
+    )
     return key_of(job, state, Step(name, config, catalog.PASSES[name], "module"), artifact, 1).digest()
 
 
@@ -119,7 +130,9 @@ def changed(recipe: Recipe, path: str) -> Recipe:
     first, _, rest = path.partition(".")
     if not rest:
         return recipe.model_copy(update={first: values[first]})
-    return recipe.model_copy(update={first: getattr(recipe, first).model_copy(update={rest: values[first][rest]})})
+    return recipe.model_copy(
+        update={first: getattr(recipe, first).model_copy(update={rest: values[first][rest]})}
+    )
 
 
 def test_every_field_of_a_recipe_is_in_the_key_or_on_the_list() -> None:
@@ -130,8 +143,11 @@ def test_every_field_of_a_recipe_is_in_the_key_or_on_the_list() -> None:
     same = {path for path in paths if key(changed(recipe, path)) == key(recipe)}
     different = set(paths) - same
     assert different >= {"seed", "parity.samples"}
-    # `auto` and `cpu` are the same device here only after it was resolved: `key` takes it as it stands.
-    assert same | {"device"} == set(NOT_IN_THE_KEY), f"neither in the key nor on the list: {same ^ set(NOT_IN_THE_KEY)}"
+    # `auto` and `cpu` are the same device here only after it was resolved: `key` takes
+    # it as it stands.
+    assert same | {"device"} == set(NOT_IN_THE_KEY), (
+        f"neither in the key nor on the list: {same ^ set(NOT_IN_THE_KEY)}"
+    )
 
 
 def test_what_came_in_is_in_the_key() -> None:
@@ -155,8 +171,27 @@ def test_threads_and_machine_count_only_where_a_pass_measures_and_processes_wher
 
 
 def test_every_field_of_a_key_changes_its_digest() -> None:
-    plain = ActionKey("onnx", 1, {}, "i", ("x=1",), "d", "data", "code", 0, "cpu", 1, None, None, (), 64, (("torch", "2"),))
-    other = ActionKey("aoti", 2, {"a": 1}, "j", ("y=1",), "e", "more", "edited", 1, "cuda", 2, 1, "here", ("f",), 3, (("torch", "3"),))
+    plain = ActionKey(
+        "onnx", 1, {}, "i", ("x=1",), "d", "data", "code", 0, "cpu", 1, None, None, (), 64, (("torch", "2"),)
+    )
+    other = ActionKey(
+        "aoti",
+        2,
+        {"a": 1},
+        "j",
+        ("y=1",),
+        "e",
+        "more",
+        "edited",
+        1,
+        "cuda",
+        2,
+        1,
+        "here",
+        ("f",),
+        3,
+        (("torch", "3"),),
+    )
     digests = {replace(plain, **{field.name: getattr(other, field.name)}).digest() for field in fields(plain)}
     assert len(digests) == len(fields(plain))
     assert plain.digest() not in digests
@@ -174,7 +209,9 @@ class Counting(TensorDataset):
         return super().__getitem__(index)
 
 
-def test_a_bundle_is_loaded_at_most_four_times_and_data_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_is_loaded_at_most_four_times_and_data_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`compress --prune --finetune --export onnx`, in this process."""
     loads: list[Path] = []
     read = bundle.read
@@ -184,19 +221,35 @@ def test_a_bundle_is_loaded_at_most_four_times_and_data_is_read_once(tmp_path: P
         return read(directory, trust)
 
     monkeypatch.setattr(bundle, "read", counting)
-    module = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4))
+    module = nn.Sequential(
+        nn.Conv2d(1, 32, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4)
+    )
     train, held = Counting(64), Counting(40)
     data = mlopt.Data(train=train, calibration=Counting(8), evaluation=held)
-    run = mlopt.compress(module, torch.randn(2, 1, 8, 8), prune=0.5, finetune=3, export=["onnx"], data=data, out=tmp_path / "run", bench=False)
+    run = mlopt.compress(
+        module,
+        torch.randn(2, 1, 8, 8),
+        prune=0.5,
+        finetune=3,
+        export=["onnx"],
+        data=data,
+        out=tmp_path / "run",
+        bench=False,
+    )
     assert run.record.status == "ok"
     assert 1 <= len(loads) <= 4, loads
     once_for_the_fingerprint, once_for_labels = 1, 1
-    assert max(train.reads) <= 3 + once_for_the_fingerprint + once_for_labels, "an epoch reads the training set once"
-    assert max(held.reads) <= once_for_the_fingerprint + once_for_labels + 1, "the evaluation set is read once a run"
+    assert max(train.reads) <= 3 + once_for_the_fingerprint + once_for_labels, (
+        "an epoch reads the training set once"
+    )
+    assert max(held.reads) <= once_for_the_fingerprint + once_for_labels + 1, (
+        "the evaluation set is read once a run"
+    )
 
 
 def test_a_run_leaves_nothing_of_another_recipe_in_its_directory(tmp_path: Path) -> None:
-    """A module, a plan or an export of an earlier recipe would pass for this one's; what the user put there stays."""
+    """A module, a plan or an export of an earlier recipe would pass for this one's;
+    what the user put there stays."""
     module, x = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 4)), torch.randn(2, 8)
     place = tmp_path / "run"
     mlopt.compress(module, x, prune=0.5, export=["onnx"], out=place, bench=False)

@@ -1,4 +1,5 @@
-"""The statistics of a comparison, on scripted numbers, on synthetic traces of every bad kind, and on traces that were recorded under load."""
+"""The statistics of a comparison, on scripted numbers, on synthetic traces of every bad
+kind, and on traces that were recorded under load."""
 
 from __future__ import annotations
 
@@ -45,12 +46,15 @@ def test_a_percentile_needs_samples_beyond_it() -> None:
 
 
 def test_differences_pair_the_blocks_of_a_round() -> None:
-    """A drift within a round cancels: the first artifact of an ABBA round is early and late, the other in the middle."""
+    """A drift within a round cancels: the first artifact of an ABBA round is early and
+    late, the other in the middle."""
     drift = np.exp(np.array([0.0, 0.1, 0.2, 0.3]))
     baseline = [np.full(9, 1e-3 * drift[0]), np.full(9, 1e-3 * drift[3])]
     candidate = [np.full(9, 1.05e-3 * drift[1]), np.full(9, 1.05e-3 * drift[2])]
     np.testing.assert_allclose(differences(baseline, candidate, 10), [math.log(1.05)])
-    assert len(differences(baseline * 3, candidate * 2, 10)) == 2  # a round that only one side took part in does not count
+    assert (
+        len(differences(baseline * 3, candidate * 2, 10)) == 2
+    )  # a round that only one side took part in does not count
 
 
 def test_the_mean_without_the_slowest() -> None:
@@ -68,7 +72,9 @@ def test_autocorrelation_widens_and_independence_does_not() -> None:
         for _ in range(59):
             values.append(rho * values[-1] + math.sqrt(1 - rho**2) * draw.standard_normal())
         correlated.append(np.array(values))
-    assert inflation(correlated) == pytest.approx((1 + rho) / (1 - rho), rel=0.25)  # the truth for such a series
+    assert inflation(correlated) == pytest.approx(
+        (1 + rho) / (1 - rho), rel=0.25
+    )  # the truth for such a series
     assert inflation([np.ones(5)]) == 1.0
 
 
@@ -76,16 +82,26 @@ def test_the_luck_of_processes_is_found() -> None:
     draw = np.random.default_rng(0)
     groups = [draw.normal(0, 0.002, 12) + draw.normal(0, 0.02) for _ in range(40)]
     assert process_sd(groups) == pytest.approx(0.02, rel=0.3)
-    assert process_sd([draw.normal(0, 0.01, 12) for _ in range(40)]) == pytest.approx(PROCESS_SD, abs=0.003)  # nothing to find: the floor
+    assert process_sd([draw.normal(0, 0.01, 12) for _ in range(40)]) == pytest.approx(
+        PROCESS_SD, abs=0.003
+    )  # nothing to find: the floor
     assert process_sd(groups[:3]) == PROCESS_SD  # too few to tell
 
 
-def grouped(draw: Rng, truth: float, noise: Callable[[Rng, int], Floats], groups: int = 6, rounds: int = 10, luck: float = 0.003) -> list[Floats]:
+def grouped(
+    draw: Rng,
+    truth: float,
+    noise: Callable[[Rng, int], Floats],
+    groups: int = 6,
+    rounds: int = 10,
+    luck: float = 0.003,
+) -> list[Floats]:
     return [truth + draw.normal(0, luck) + noise(draw, rounds) for _ in range(groups)]
 
 
 def bursts(draw: Rng, n: int) -> Floats:
-    """Now and then a neighbour wakes: a fifth of the rounds are off by up to a half, either way."""
+    """Now and then a neighbour wakes: a fifth of the rounds are off by up to a half,
+    either way."""
     return draw.normal(0, 0.005, n) + np.where(draw.random(n) < 0.2, draw.uniform(-0.5, 0.5, n), 0.0)
 
 
@@ -99,7 +115,8 @@ def heavy(draw: Rng, n: int) -> Floats:
 
 
 def drifting(draw: Rng, n: int) -> Floats:
-    """What is left of a drift after the rounds cancelled most of it: neighbouring rounds are alike."""
+    """What is left of a drift after the rounds cancelled most of it: neighbouring
+    rounds are alike."""
     walk = np.cumsum(draw.normal(0, 0.004, n))
     return np.asarray(walk - walk.mean() + draw.normal(0, 0.004, n))
 
@@ -129,7 +146,8 @@ def looked_at(groups: list[Floats], limit: float, least_sd: float = PROCESS_SD) 
 
 @pytest.mark.parametrize("noise", NOISES)
 def test_no_false_alarm_and_real_ones_found(noise: Callable[[Rng, int], Floats]) -> None:
-    """The same file never fails at 2.5%; 8% slower never passes. Six groups of ten rounds for each of 150 trials."""
+    """The same file never fails at 2.5%; 8% slower never passes. Six groups of ten
+    rounds for each of 150 trials."""
     draw, limit = np.random.default_rng(2), math.log(1.025)
     same = [looked_at(grouped(draw, 0.0, noise), limit) for _ in range(150)]
     slower = [looked_at(grouped(draw, math.log(1.08), noise), limit) for _ in range(150)]
@@ -139,7 +157,8 @@ def test_no_false_alarm_and_real_ones_found(noise: Callable[[Rng, int], Floats])
 
 
 def test_looking_often_costs_no_error() -> None:
-    """With the truth on the limit, forty looks: both errors stay near 1%, and what was spent early is little."""
+    """With the truth on the limit, forty looks: both errors stay near 1%, and what was
+    spent early is little."""
     draw, limit, trials = np.random.default_rng(3), math.log(1.02), 400
     shares = np.arange(1, 41) / 40
     boundaries = [Spending(ALPHA)]
@@ -154,7 +173,9 @@ def test_looking_often_costs_no_error() -> None:
     def noise(draw: Rng, n: int) -> Floats:
         return draw.normal(0, 0.02, n)
 
-    verdicts = [looked_at(grouped(draw, limit, noise, groups=12, luck=PROCESS_SD), limit) for _ in range(trials)]
+    verdicts = [
+        looked_at(grouped(draw, limit, noise, groups=12, luck=PROCESS_SD), limit) for _ in range(trials)
+    ]
     assert verdicts.count("FAIL") <= 3 * ALPHA * trials
     assert verdicts.count("PASS") <= 3 * ALPHA * trials
 
@@ -185,14 +206,20 @@ def recorded() -> dict[tuple[str, str], list[Floats]]:
     with np.load(RECORDED) as archive:
         for entry in json.loads(str(archive["index"])):
             blocks = archive[entry["key"]][:, 4:] * 1e-7
-            sides = [[block for side, block in zip(entry["sides"], blocks, strict=True) if side == wanted] for wanted in "AX"]
-            out.setdefault((entry["model"], entry["candidate"]), []).append(differences(sides[0], sides[1], 10))
+            sides = [
+                [block for side, block in zip(entry["sides"], blocks, strict=True) if side == wanted]
+                for wanted in "AX"
+            ]
+            out.setdefault((entry["model"], entry["candidate"]), []).append(
+                differences(sides[0], sides[1], 10)
+            )
     return out
 
 
 @pytest.mark.parametrize("model", ["conv", "mlp"])
 def test_recorded_traces(model: str) -> None:
-    """At load 5 to 15, in windows of 12 sets of processes: the same file never fails, and passes more often than not; 5% and 10% more is found."""
+    """At load 5 to 15, in windows of 12 sets of processes: the same file never fails,
+    and passes more often than not; 5% and 10% more is found."""
     traces = recorded()
     same = traces[model, "same"]
     windows = [same[at : at + 12] for at in range(0, len(same), 12)]

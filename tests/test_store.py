@@ -61,7 +61,9 @@ def test_damage_is_a_miss_and_is_mended(tmp_path: Path, damage: str) -> None:
 
 def test_a_second_run_is_told_at_once(tmp_path: Path) -> None:
     code = "import sys; from pathlib import Path; from mlopt.run.directory import RunDirectory\nwith RunDirectory(Path(sys.argv[1])).locked(): print('in', flush=True); sys.stdin.read()"
-    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert other.stdout is not None
     assert other.stdout.readline() == "in\n"
     with pytest.raises(UsageError, match="another mlopt run"), RunDirectory(tmp_path).locked():
@@ -73,7 +75,8 @@ def test_a_second_run_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_kill_at_any_write_leaves_all_or_nothing(tmp_path: Path) -> None:
-    """A child publishes without end and is killed at random points; every object that is visible is whole."""
+    """A child publishes without end and is killed at random points; every object that
+    is visible is whole."""
     code = textwrap.dedent("""
         import sys, os
         from pathlib import Path
@@ -93,7 +96,9 @@ def test_kill_at_any_write_leaves_all_or_nothing(tmp_path: Path) -> None:
                 print(n, flush=True)
     """)
     for round_ in range(6):
-        child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
         assert child.stdout is not None
         for _ in range(2 + round_):
             child.stdout.readline()
@@ -105,7 +110,11 @@ def test_kill_at_any_write_leaves_all_or_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.opened():
         assert not list(store.root.glob("tmp-*")), "a dead run's staging was not swept"
-        assert all(store.lookup(path.stem) for path in (store.root / "actions").glob("*.json") if not path.name.startswith("."))
+        assert all(
+            store.lookup(path.stem)
+            for path in (store.root / "actions").glob("*.json")
+            if not path.name.startswith(".")
+        )
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
@@ -133,7 +142,8 @@ def test_a_file_in_place_of_the_directory(tmp_path: Path) -> None:
 
 
 def test_two_runs_share_a_store_at_once(tmp_path: Path) -> None:
-    """Both make the same artifact; one is kept, both have it, and the staging of the one that is alive is not swept."""
+    """Both make the same artifact; one is kept, both have it, and the staging of the
+    one that is alive is not swept."""
     first, second = Store(tmp_path), Store(tmp_path)
     with first.opened():
         stage = first.stage()

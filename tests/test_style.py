@@ -1,4 +1,5 @@
-"""How large things may be: files, signatures, and how often a dictionary stands where a type should."""
+"""How large things may be: files, signatures, and how often a dictionary stands where a
+type should."""
 
 from __future__ import annotations
 
@@ -13,12 +14,19 @@ MOST_DICTIONARIES = 60
 
 
 def too_many_parameters(source: str) -> list[str]:
-    """Functions with more than eight parameters, `self` not counted; a click command has one for each option."""
+    """Functions with more than eight parameters, `self` not counted; a click command
+    has one for each option."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs) if a.arg not in ("self", "cls")]
-            if len(names) > MOST_PARAMETERS and not any("command" in ast.unparse(decorator) for decorator in node.decorator_list):
+            names = [
+                a.arg
+                for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+                if a.arg not in ("self", "cls")
+            ]
+            if len(names) > MOST_PARAMETERS and not any(
+                "command" in ast.unparse(decorator) for decorator in node.decorator_list
+            ):
                 found.append(f"{node.name}: {len(names)}")
     return found
 
@@ -34,4 +42,7 @@ def test_no_signature_is_long() -> None:
 
 
 def test_types_instead_of_dictionaries() -> None:
-    assert sum("dict[str, Any]" in line for path in FILES for line in path.read_text().splitlines()) <= MOST_DICTIONARIES
+    assert (
+        sum("dict[str, Any]" in line for path in FILES for line in path.read_text().splitlines())
+        <= MOST_DICTIONARIES
+    )

@@ -46,7 +46,8 @@ def job_for(place: Path, data: Path, seed: int) -> TrainJob:
 def test_two_processes_give_one_processs_weights(tmp_path: Path, digits_npz: Path) -> None:
     """10 steps with batch normalisation, which must be synchronised for this to hold.
 
-    The activation is smooth: a ReLU that sits on its kink flips with the order of summation, which is rounding and not a fault.
+    The activation is smooth: a ReLU that sits on its kink flips with the order of
+    summation, which is rounding and not a fault.
     """
     module = nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.SiLU(),
@@ -240,14 +241,17 @@ def test_an_epoch_reads_every_sample_once(wrapped: bool) -> None:
 
 def test_training_stops_reading_at_its_last_step() -> None:
     source = Counted(torch.randn(64, 4), torch.arange(64) % 3)
-    done = fit(normed(), Part("train", source), supervised, Train(epochs=9, batch_size=16, max_steps=5), seed=0)
+    done = fit(
+        normed(), Part("train", source), supervised, Train(epochs=9, batch_size=16, max_steps=5), seed=0
+    )
     assert (done.steps, len(done.losses)) == (5, 2)
     assert sum(source.reads.values()) == 64 + 16
 
 
 @pytest.mark.parametrize("kind", ["arrays", "loader", "drop_last", "batches", "stream", "sized", "single"])
 def test_a_dropped_batch_is_not_in_the_schedule(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """33 samples in batches of 16: batch normalisation can do nothing with the last one."""
+    """33 samples in batches of 16: batch normalisation can do nothing with the last
+    one."""
     x, y = torch.randn(33, 4), torch.arange(33) % 3
     batches = [((x[i : i + 16],), y[i : i + 16]) for i in (0, 16, 32)]
 
@@ -276,7 +280,8 @@ def test_a_dropped_batch_is_not_in_the_schedule(kind: str, monkeypatch: pytest.M
 
 
 def test_without_normalisation_a_length_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last batch of one is used, and an iterable that has a length is not read to be counted."""
+    """The last batch of one is used, and an iterable that has a length is not read to
+    be counted."""
     read: list[int] = []
 
     class Sized:
@@ -295,7 +300,8 @@ def test_without_normalisation_a_length_is_enough(monkeypatch: pytest.MonkeyPatc
 
 
 def test_labels_are_refused_where_they_are_read() -> None:
-    """Known targets before anything runs; others as their batch is read, by name and not by an index error."""
+    """Known targets before anything runs; others as their batch is read, by name and
+    not by an index error."""
     x, y = torch.randn(40, 4), torch.arange(40) % 5
     outputs = torch.zeros(1, 3)
     with pytest.raises(DataError, match="the train labels run from 0 to 4, but the model has 3 outputs"):
@@ -319,8 +325,20 @@ def test_labels_that_do_not_fit_are_a_data_error_in_every_process(tmp_path: Path
 
 
 def test_a_run_refuses_evaluation_labels_that_its_data_does_not_tell_before(tmp_path: Path) -> None:
-    """They are known once the evaluation samples are read, which is before the first pass."""
-    good, bad = Counted(torch.randn(40, 3, 8, 8), torch.arange(40) % 10), Counted(torch.randn(40, 3, 8, 8), torch.arange(40) % 11)
-    with pytest.raises(DataError, match="the evaluation labels run from 0 to 10, but the model has 10 outputs"):
-        mlopt.compress(plain_cnn(), torch.randn(2, 3, 8, 8), out=tmp_path / "r", finetune=1, data=mlopt.Data(train=good, evaluation=bad))
+    """They are known once the evaluation samples are read, which is before the first
+    pass."""
+    good, bad = (
+        Counted(torch.randn(40, 3, 8, 8), torch.arange(40) % 10),
+        Counted(torch.randn(40, 3, 8, 8), torch.arange(40) % 11),
+    )
+    with pytest.raises(
+        DataError, match="the evaluation labels run from 0 to 10, but the model has 10 outputs"
+    ):
+        mlopt.compress(
+            plain_cnn(),
+            torch.randn(2, 3, 8, 8),
+            out=tmp_path / "r",
+            finetune=1,
+            data=mlopt.Data(train=good, evaluation=bad),
+        )
     assert not (tmp_path / "r" / "run.json").exists()

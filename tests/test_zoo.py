@@ -1,4 +1,5 @@
-"""Every architecture of the zoo, with no configuration: pruned to half of its MACs, proved, trainable, mostly in its own class."""
+"""Every architecture of the zoo, with no configuration: pruned to half of its MACs,
+proved, trainable, mostly in its own class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A pass and a runtime as somebody outside of mlopt would write them: `docs/extending.md` shows these lines."""
+"""A pass and a runtime as somebody outside of mlopt would write them:
+`docs/extending.md` shows these lines."""
 
 from __future__ import annotations
 
@@ -38,7 +39,10 @@ class ToyPass:
     def __call__(self, artifact: Artifact, stage: Path, run: RunContext) -> PassResult:
         file = self.config.gives()
         module, _ = run.modules.borrow(artifact)
-        arrays = {name: tensor.detach().numpy().round(self.config.decimals) for name, tensor in module.named_parameters()}
+        arrays = {
+            name: tensor.detach().numpy().round(self.config.decimals)
+            for name, tensor in module.named_parameters()
+        }
         np.savez(stage / file, **arrays)
         found = Finding("note", file, f"it holds {len(arrays)} arrays.")
         made = Artifact(file, "toy", stage, file, "", artifact.inputs)
@@ -70,4 +74,11 @@ class ToyRuntime:
 
 
 PASS = PassSpec("toy", "tests.toys:Toy", "tests.toys:ToyPass", "leaf", needs=("toy",))
-RUNTIME = BackendSpec("toy", "the toy", formats=("toy",), packages=("numpy",), install="pip install numpy", opener="tests.toys:ToyRuntime")
+RUNTIME = BackendSpec(
+    "toy",
+    "the toy",
+    formats=("toy",),
+    packages=("numpy",),
+    install="pip install numpy",
+    opener="tests.toys:ToyRuntime",
+)

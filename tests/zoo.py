@@ -1,7 +1,9 @@
-"""The zoo: small networks of every family that pruning must handle, with random weights. `ZOO[name]()` gives (module, inputs).
+"""The zoo: small networks of every family that pruning must handle, with random
+weights. `ZOO[name]()` gives (module, inputs).
 
-Own definitions of what torchvision and timm have, written as those write it (sizes in `forward`, functional calls, bare parameters), and
-architectures of the transformers library from small configurations.
+Own definitions of what torchvision and timm have, written as those write it (sizes in
+`forward`, functional calls, bare parameters), and architectures of the transformers
+library from small configurations.
 """
 
 from __future__ import annotations
@@ -108,7 +110,11 @@ class Shuffle(nn.Module):
 
     def __init__(self, c: int) -> None:
         super().__init__()
-        self.branch = nn.Sequential(conv(c // 2, c // 2, 1), conv(c // 2, c // 2, 3, groups=c // 2, act=False), conv(c // 2, c // 2, 1))
+        self.branch = nn.Sequential(
+            conv(c // 2, c // 2, 1),
+            conv(c // 2, c // 2, 3, groups=c // 2, act=False),
+            conv(c // 2, c // 2, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = x.chunk(2, 1)
@@ -119,13 +125,17 @@ class Shuffle(nn.Module):
 
 class StandardisedConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
-        w = F.batch_norm(self.weight.reshape(1, self.out_channels, -1), None, None, training=True, momentum=0.0, eps=1e-6)
+        w = F.batch_norm(
+            self.weight.reshape(1, self.out_channels, -1), None, None, training=True, momentum=0.0, eps=1e-6
+        )
         return self._conv_forward(x, w.reshape_as(self.weight), self.bias)
 
 
 class LayerNorm2d(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+        return F.layer_norm(
+            x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps
+        ).permute(0, 3, 1, 2)
 
 
 class GlobalResponse(nn.Module):
@@ -155,7 +165,9 @@ class ConvNeXtBlock(nn.Module):
 class Dense(nn.Module):
     def __init__(self, c: int, growth: int = 16, count: int = 4) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Sequential(conv(c + i * growth, 32, 1), conv(32, growth)) for i in range(count))
+        self.layers = nn.ModuleList(
+            nn.Sequential(conv(c + i * growth, 32, 1), conv(32, growth)) for i in range(count)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
@@ -169,7 +181,11 @@ class CrossStage(nn.Module):
     def __init__(self, c: int) -> None:
         super().__init__()
         self.width = 2 * c
-        self.expand, self.blocks, self.join = conv(c, 2 * c, 1), nn.Sequential(conv(c, c), conv(c, c)), conv(2 * c, c, 1)
+        self.expand, self.blocks, self.join = (
+            conv(c, 2 * c, 1),
+            nn.Sequential(conv(c, c), conv(c, c)),
+            conv(2 * c, c, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.expand(x).split(self.width // 2, dim=1)
@@ -246,7 +262,11 @@ class UNet(nn.Module):
 class SuperResolution(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.body, self.up, self.out = nn.Sequential(conv(3, 64, 5), conv(64, 64)), nn.Conv2d(64, 128, 3, padding=1), nn.Conv2d(32, 3, 3, padding=1)
+        self.body, self.up, self.out = (
+            nn.Sequential(conv(3, 64, 5), conv(64, 64)),
+            nn.Conv2d(64, 128, 3, padding=1),
+            nn.Conv2d(32, 3, 3, padding=1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(F.pixel_shuffle(self.up(self.body(x)), 2))
@@ -264,21 +284,56 @@ class BlurPool(nn.Module):
         return F.conv2d(x, self.kernel, stride=2, padding=1, groups=self.channels)
 
 
-net("resnet_basic", lambda: nn.Sequential(*(Residual(nn.Sequential(conv(32, 32), conv(32, 32, act=False))) for _ in range(3))))
-net("resnet_bottleneck", lambda: nn.Sequential(*(Residual(nn.Sequential(conv(32, 16, 1), conv(16, 16), conv(16, 32, 1))) for _ in range(3))))
-net("resnext_grouped", lambda: Residual(nn.Sequential(conv(32, 64, 1), conv(64, 64, 3, groups=8), conv(64, 32, 1))))
-net("mobilenet_depthwise", lambda: Residual(nn.Sequential(conv(32, 96, 1), conv(96, 96, 3, groups=96), conv(96, 32, 1, act=False))))
-net("efficientnet_se", lambda: Residual(nn.Sequential(conv(32, 96, 1), conv(96, 96, 3, groups=96), SqueezeExcite(96), conv(96, 32, 1))))
+net(
+    "resnet_basic",
+    lambda: nn.Sequential(
+        *(Residual(nn.Sequential(conv(32, 32), conv(32, 32, act=False))) for _ in range(3))
+    ),
+)
+net(
+    "resnet_bottleneck",
+    lambda: nn.Sequential(
+        *(Residual(nn.Sequential(conv(32, 16, 1), conv(16, 16), conv(16, 32, 1))) for _ in range(3))
+    ),
+)
+net(
+    "resnext_grouped",
+    lambda: Residual(nn.Sequential(conv(32, 64, 1), conv(64, 64, 3, groups=8), conv(64, 32, 1))),
+)
+net(
+    "mobilenet_depthwise",
+    lambda: Residual(nn.Sequential(conv(32, 96, 1), conv(96, 96, 3, groups=96), conv(96, 32, 1, act=False))),
+)
+net(
+    "efficientnet_se",
+    lambda: Residual(
+        nn.Sequential(conv(32, 96, 1), conv(96, 96, 3, groups=96), SqueezeExcite(96), conv(96, 32, 1))
+    ),
+)
 net("eca", lambda: Residual(nn.Sequential(conv(32, 64), EfficientChannel(), conv(64, 32))))
 net("selective_kernel", lambda: nn.Sequential(SelectiveKernel(32), conv(32, 32)))
 net("split_attention", lambda: nn.Sequential(SplitAttention(32), conv(32, 32)))
 net("shufflenet", lambda: nn.Sequential(conv(32, 64, 1), Shuffle(64), Shuffle(64), conv(64, 32, 1)))
 net(
     "weight_standardised",
-    lambda: Residual(nn.Sequential(StandardisedConv(32, 64, 3, padding=1), nn.ReLU(), StandardisedConv(64, 32, 3, padding=1))),
+    lambda: Residual(
+        nn.Sequential(
+            StandardisedConv(32, 64, 3, padding=1), nn.ReLU(), StandardisedConv(64, 32, 3, padding=1)
+        )
+    ),
 )
-net("group_norm", lambda: Residual(nn.Sequential(nn.Conv2d(32, 64, 3, padding=1), nn.GroupNorm(8, 64), nn.ReLU(), nn.Conv2d(64, 32, 1))))
-net("instance_norm", lambda: nn.Sequential(nn.Conv2d(32, 64, 3), nn.InstanceNorm2d(64, affine=True), nn.ReLU(), nn.Conv2d(64, 32, 1)))
+net(
+    "group_norm",
+    lambda: Residual(
+        nn.Sequential(nn.Conv2d(32, 64, 3, padding=1), nn.GroupNorm(8, 64), nn.ReLU(), nn.Conv2d(64, 32, 1))
+    ),
+)
+net(
+    "instance_norm",
+    lambda: nn.Sequential(
+        nn.Conv2d(32, 64, 3), nn.InstanceNorm2d(64, affine=True), nn.ReLU(), nn.Conv2d(64, 32, 1)
+    ),
+)
 net("layer_norm_2d", lambda: nn.Sequential(nn.Conv2d(32, 64, 1), LayerNorm2d(64), nn.Conv2d(64, 32, 3)))
 net("convnext", lambda: nn.Sequential(ConvNeXtBlock(32), ConvNeXtBlock(32)))
 net("convnext_v2", lambda: nn.Sequential(ConvNeXtBlock(32, True), ConvNeXtBlock(32, True)))
@@ -289,44 +344,80 @@ net("hrnet", lambda: nn.Sequential(HighResolution(32), conv(96, 32, 1)))
 net("res2net", lambda: nn.Sequential(conv(32, 64, 1), Res2(64), Res2(64), conv(64, 32, 1)))
 net("ghostnet", lambda: nn.Sequential(Ghost(32, 64), Ghost(64, 64), conv(64, 32, 1)))
 net("inception", lambda: nn.Sequential(Inception(32), conv(64, 64), conv(64, 32)))
-net("convmixer", lambda: nn.Sequential(*(nn.Sequential(Residual(conv(32, 32, 5, groups=32)), conv(32, 32, 1)) for _ in range(3))))
+net(
+    "convmixer",
+    lambda: nn.Sequential(
+        *(nn.Sequential(Residual(conv(32, 32, 5, groups=32)), conv(32, 32, 1)) for _ in range(3))
+    ),
+)
 net("blur_pool", lambda: nn.Sequential(conv(32, 64), BlurPool(64), conv(64, 32)))
 net("parametric_relu", lambda: nn.Sequential(nn.Conv2d(32, 64, 3), nn.PReLU(64), nn.Conv2d(64, 32, 3)))
 net(
     "max_unpooled",
-    lambda: nn.Sequential(conv(32, 64), nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="bicubic"), nn.ReflectionPad2d(1), conv(64, 32)),
+    lambda: nn.Sequential(
+        conv(32, 64),
+        nn.MaxPool2d(2),
+        nn.Upsample(scale_factor=2, mode="bicubic"),
+        nn.ReflectionPad2d(1),
+        conv(64, 32),
+    ),
 )
 ZOO["unet"] = lambda: (UNet(), (image(),))
 ZOO["super_resolution"] = lambda: (SuperResolution(), (image(16),))
 ZOO["vgg"] = lambda: (
     nn.Sequential(
-        conv(3, 32), nn.MaxPool2d(2), conv(32, 64), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(1024, 128), nn.Dropout(), nn.Linear(128, 10)
+        conv(3, 32),
+        nn.MaxPool2d(2),
+        conv(32, 64),
+        nn.AdaptiveAvgPool2d(4),
+        nn.Flatten(),
+        nn.Linear(1024, 128),
+        nn.Dropout(),
+        nn.Linear(128, 10),
     ),
     (image(),),
 )
 ZOO["conv3d"] = lambda: (
-    nn.Sequential(nn.Conv3d(3, 32, 3), nn.BatchNorm3d(32), nn.ReLU(), nn.Conv3d(32, 32, 3), nn.Flatten(), nn.Linear(32 * 64, 5)),
+    nn.Sequential(
+        nn.Conv3d(3, 32, 3),
+        nn.BatchNorm3d(32),
+        nn.ReLU(),
+        nn.Conv3d(32, 32, 3),
+        nn.Flatten(),
+        nn.Linear(32 * 64, 5),
+    ),
     (torch.randn(2, 3, 8, 8, 8),),
 )
 ZOO["conv1d"] = lambda: (
     nn.Sequential(
-        nn.Conv1d(4, 64, 5), nn.BatchNorm1d(64), nn.GELU(), nn.Conv1d(64, 64, 3, dilation=2), nn.AdaptiveMaxPool1d(1), nn.Flatten(), nn.Linear(64, 5)
+        nn.Conv1d(4, 64, 5),
+        nn.BatchNorm1d(64),
+        nn.GELU(),
+        nn.Conv1d(64, 64, 3, dilation=2),
+        nn.AdaptiveMaxPool1d(1),
+        nn.Flatten(),
+        nn.Linear(64, 5),
     ),
     (torch.randn(2, 4, 64),),
 )
 
 
 class Attention(nn.Module):
-    """As timm writes it: one linear layer for all three, heads and head width as attributes."""
+    """As timm writes it: one linear layer for all three, heads and head width as
+    attributes."""
 
     def __init__(self, dim: int, heads: int, rope: bool = False, bias_table: int = 0) -> None:
         super().__init__()
         self.num_heads, self.head_dim, self.attn_dim, self.rope = heads, dim // heads, dim, rope
         self.scale = self.head_dim**-0.5
         self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.table = nn.Parameter(torch.randn((2 * bias_table - 1) ** 2, heads) * 0.02) if bias_table else None
+        self.table = (
+            nn.Parameter(torch.randn((2 * bias_table - 1) ** 2, heads) * 0.02) if bias_table else None
+        )
         if bias_table:
-            at = torch.stack(torch.meshgrid(torch.arange(bias_table), torch.arange(bias_table), indexing="ij")).flatten(1)
+            at = torch.stack(
+                torch.meshgrid(torch.arange(bias_table), torch.arange(bias_table), indexing="ij")
+            ).flatten(1)
             relative = (at[:, :, None] - at[:, None, :]) + bias_table - 1
             self.register_buffer("index", relative[0] * (2 * bias_table - 1) + relative[1], persistent=False)
 
@@ -334,9 +425,16 @@ class Attention(nn.Module):
         b, n, _ = x.shape
         q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
         if self.rope:
-            angle = torch.arange(n, dtype=x.dtype)[:, None] * torch.arange(self.head_dim // 2, dtype=x.dtype)[None] / 10.0
+            angle = (
+                torch.arange(n, dtype=x.dtype)[:, None]
+                * torch.arange(self.head_dim // 2, dtype=x.dtype)[None]
+                / 10.0
+            )
             cos, sin = torch.cat([angle.cos()] * 2, -1), torch.cat([angle.sin()] * 2, -1)
-            q, k = (y * cos + torch.cat([-y[..., self.head_dim // 2 :], y[..., : self.head_dim // 2]], -1) * sin for y in (q, k))
+            q, k = (
+                y * cos + torch.cat([-y[..., self.head_dim // 2 :], y[..., : self.head_dim // 2]], -1) * sin
+                for y in (q, k)
+            )
         a = (q * self.scale) @ k.transpose(-2, -1)
         if self.table is not None:
             a = a + self.table[self.index.view(-1)].view(n, n, -1).permute(2, 0, 1)[None]
@@ -344,7 +442,8 @@ class Attention(nn.Module):
 
 
 class FromStream(Attention):
-    """As older code writes it: the width of the heads is that of the stream, so only the graph can lose heads."""
+    """As older code writes it: the width of the heads is that of the stream, so only
+    the graph can lose heads."""
 
     def forward(self, x: Tensor) -> Tensor:
         b, n, c = x.shape
@@ -357,13 +456,20 @@ class GroupedQuery(nn.Module):
         super().__init__()
         self.dim = dim // heads
         self.groups = heads // kv
-        self.q, self.k, self.v, self.o = nn.Linear(dim, dim), nn.Linear(dim, kv * self.dim), nn.Linear(dim, kv * self.dim), nn.Linear(dim, dim)
+        self.q, self.k, self.v, self.o = (
+            nn.Linear(dim, dim),
+            nn.Linear(dim, kv * self.dim),
+            nn.Linear(dim, kv * self.dim),
+            nn.Linear(dim, dim),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         b, n, _ = x.shape
         q, k, v = (layer(x).view(b, n, -1, self.dim).transpose(1, 2) for layer in (self.q, self.k, self.v))
         k, v = (y.repeat_interleave(self.groups, 1) for y in (k, v))
-        return self.o(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(b, n, -1))
+        return self.o(
+            F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(b, n, -1)
+        )
 
 
 class Linear(nn.Module):
@@ -378,7 +484,9 @@ class Linear(nn.Module):
         b, n, _ = x.shape
         q, k, v = (layer(x).view(b, n, self.heads, -1).transpose(1, 2) for layer in (self.q, self.k, self.v))
         q, k = F.elu(q) + 1, F.elu(k) + 1
-        y = torch.einsum("bhnd,bhde->bhne", q, torch.einsum("bhnd,bhne->bhde", k, v)) / (q @ k.sum(2)[..., None] + 1e-6)
+        y = torch.einsum("bhnd,bhde->bhne", q, torch.einsum("bhnd,bhne->bhde", k, v)) / (
+            q @ k.sum(2)[..., None] + 1e-6
+        )
         return self.o(y.transpose(1, 2).reshape(b, n, -1))
 
 
@@ -412,8 +520,15 @@ class Vision(nn.Module):
     def __init__(self, make: Callable[[], nn.Module], dim: int = 64, depth: int = 2) -> None:
         super().__init__()
         self.patch = nn.Conv2d(3, dim, 8, 8)
-        self.cls, self.pos = nn.Parameter(torch.zeros(1, 1, dim)), nn.Parameter(torch.randn(1, 17, dim) * 0.02)
-        self.blocks, self.norm, self.head = nn.Sequential(*(make() for _ in range(depth))), nn.LayerNorm(dim), nn.Linear(dim, 10)
+        self.cls, self.pos = (
+            nn.Parameter(torch.zeros(1, 1, dim)),
+            nn.Parameter(torch.randn(1, 17, dim) * 0.02),
+        )
+        self.blocks, self.norm, self.head = (
+            nn.Sequential(*(make() for _ in range(depth))),
+            nn.LayerNorm(dim),
+            nn.Linear(dim, 10),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.patch(x).flatten(2).transpose(1, 2)
@@ -446,7 +561,11 @@ class Window(nn.Module):
 class Swin(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.patch, self.blocks, self.head = nn.Conv2d(3, 64, 4, 4), nn.Sequential(Window(64, 0), Window(64, 2)), nn.Linear(128, 10)
+        self.patch, self.blocks, self.head = (
+            nn.Conv2d(3, 64, 4, 4),
+            nn.Sequential(Window(64, 0), Window(64, 2)),
+            nn.Linear(128, 10),
+        )
         self.merge = nn.Linear(256, 128, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -458,7 +577,12 @@ class Swin(nn.Module):
 class Mixer(nn.Module):
     def __init__(self, dim: int, tokens: int) -> None:
         super().__init__()
-        self.norm1, self.norm2, self.tokens, self.channels = nn.LayerNorm(dim), nn.LayerNorm(dim), Mlp(tokens), Mlp(dim)
+        self.norm1, self.norm2, self.tokens, self.channels = (
+            nn.LayerNorm(dim),
+            nn.LayerNorm(dim),
+            Mlp(tokens),
+            Mlp(dim),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2)
@@ -466,7 +590,8 @@ class Mixer(nn.Module):
 
 
 class SpatialGate(nn.Module):
-    """gMLP: half of the hidden width gates the other through a normalisation over it and a mix of the tokens."""
+    """gMLP: half of the hidden width gates the other through a normalisation over it
+    and a mix of the tokens."""
 
     def __init__(self, dim: int, tokens: int) -> None:
         super().__init__()
@@ -482,11 +607,18 @@ class CrossAttention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.queries = nn.Parameter(torch.randn(4, 1, 64))
-        self.encode, self.attention, self.mlp, self.head = nn.Linear(12, 64), nn.MultiheadAttention(64, 8), Mlp(64), nn.Linear(64, 5)
+        self.encode, self.attention, self.mlp, self.head = (
+            nn.Linear(12, 64),
+            nn.MultiheadAttention(64, 8),
+            Mlp(64),
+            nn.Linear(64, 5),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         memory = self.encode(x)
-        y, _ = self.attention(self.queries.expand(-1, memory.shape[1], -1), memory, memory, need_weights=False)
+        y, _ = self.attention(
+            self.queries.expand(-1, memory.shape[1], -1), memory, memory, need_weights=False
+        )
         return self.head(self.mlp(y))
 
 
@@ -495,7 +627,11 @@ class Language(nn.Module):
 
     def __init__(self, make: Callable[[], nn.Module]) -> None:
         super().__init__()
-        self.embed, self.blocks, self.norm = nn.Embedding(50, 64), nn.Sequential(make(), make()), nn.RMSNorm(64)
+        self.embed, self.blocks, self.norm = (
+            nn.Embedding(50, 64),
+            nn.Sequential(make(), make()),
+            nn.RMSNorm(64),
+        )
         self.head = nn.Linear(64, 50, bias=False)
         self.head.weight = self.embed.weight
 
@@ -506,7 +642,11 @@ class Language(nn.Module):
 class Recurrent(nn.Module):
     def __init__(self, kind: type[nn.RNNBase], both: bool) -> None:
         super().__init__()
-        self.embed, self.cell, self.head = nn.Embedding(50, 64), kind(64, 64, 2, batch_first=True, bidirectional=both), nn.Linear(64 * (1 + both), 10)
+        self.embed, self.cell, self.head = (
+            nn.Embedding(50, 64),
+            kind(64, 64, 2, batch_first=True, bidirectional=both),
+            nn.Linear(64 * (1 + both), 10),
+        )
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.head(self.cell(self.embed(ids))[0][:, -1])
@@ -520,26 +660,64 @@ layer = lambda: nn.LayerNorm(64)  # noqa: E731
 ZOO["vit"] = lambda: (Vision(lambda: Block(Attention(64, 8), Mlp(64), layer)), (image(),))
 ZOO["vit_from_stream"] = lambda: (Vision(lambda: Block(FromStream(64, 8), Mlp(64), layer)), (image(),))
 ZOO["vit_linear_attention"] = lambda: (Vision(lambda: Block(Linear(64, 8), Mlp(64), layer)), (image(),))
-ZOO["vit_gated"] = lambda: (Vision(lambda: Block(Attention(64, 8, rope=True), Mlp(64, True), layer)), (image(),))
-ZOO["vit_torch"] = lambda: (Vision(lambda: nn.TransformerEncoderLayer(64, 8, 256, batch_first=True)), (image(),))
+ZOO["vit_gated"] = lambda: (
+    Vision(lambda: Block(Attention(64, 8, rope=True), Mlp(64, True), layer)),
+    (image(),),
+)
+ZOO["vit_torch"] = lambda: (
+    Vision(lambda: nn.TransformerEncoderLayer(64, 8, 256, batch_first=True)),
+    (image(),),
+)
 ZOO["mixer"] = lambda: (Vision(lambda: Mixer(64, 17)), (image(),))
 ZOO["gmlp"] = lambda: (Vision(lambda: SpatialGate(64, 17)), (image(),))
 ZOO["swin"] = lambda: (Swin(), (image(),))
 ZOO["cross_attention"] = lambda: (CrossAttention(), (torch.randn(9, 2, 12),))
-ZOO["language_rotary"] = lambda: (Language(lambda: Block(Attention(64, 8, rope=True), Mlp(64, True), lambda: nn.RMSNorm(64))), tokens())
-ZOO["language_grouped_queries"] = lambda: (Language(lambda: Block(GroupedQuery(64, 8, 4), Mlp(64, True), lambda: nn.RMSNorm(64))), tokens())
+ZOO["language_rotary"] = lambda: (
+    Language(lambda: Block(Attention(64, 8, rope=True), Mlp(64, True), lambda: nn.RMSNorm(64))),
+    tokens(),
+)
+ZOO["language_grouped_queries"] = lambda: (
+    Language(lambda: Block(GroupedQuery(64, 8, 4), Mlp(64, True), lambda: nn.RMSNorm(64))),
+    tokens(),
+)
 ZOO["lstm"] = lambda: (Recurrent(nn.LSTM, True), tokens())
 ZOO["gru"] = lambda: (Recurrent(nn.GRU, False), tokens())
 
 
 def _hugging_face() -> None:
-    """Architectures of the transformers library; their classes are imported when they are made."""
-    text = {"vocab_size": 128, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    """Architectures of the transformers library; their classes are imported when they
+    are made."""
+    text = {
+        "vocab_size": 128,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+    }
     grouped = {**text, "num_key_value_heads": 2}
-    vision = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128, "image_size": 32, "patch_size": 8}
-    both = {"vocab_size": 128, "d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4}
+    vision = {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "image_size": 32,
+        "patch_size": 8,
+    }
+    both = {
+        "vocab_size": 128,
+        "d_model": 64,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 4,
+    }
     both |= {"decoder_attention_heads": 4, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128}
-    sound = {"conv_dim": [32, 32], "conv_stride": [5, 2], "conv_kernel": [10, 3], "num_feat_extract_layers": 2, "num_conv_pos_embeddings": 16}
+    sound = {
+        "conv_dim": [32, 32],
+        "conv_stride": [5, 2],
+        "conv_kernel": [10, 3],
+        "num_feat_extract_layers": 2,
+        "num_conv_pos_embeddings": 16,
+    }
     special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     ids = lambda n=16: torch.randint(3, 120, (2, n))  # noqa: E731
 
@@ -561,8 +739,26 @@ def _hugging_face() -> None:
     add("SqueezeBert", lambda: (ids(),), embedding_size=64, **text)
     add("FNet", lambda: (ids(),), vocab_size=128, hidden_size=64, num_hidden_layers=2, intermediate_size=128)
     add("ModernBert", lambda: (ids(),), cls_token_id=1, sep_token_id=2, **special, **text)
-    add("GPT2", lambda: (ids(),), "LMHeadModel", vocab_size=128, n_embd=64, n_layer=2, n_head=4, bos_token_id=1, eos_token_id=2)
-    add("OPT", lambda: (ids(),), "ForCausalLM", ffn_dim=128, word_embed_proj_dim=64, max_position_embeddings=64, **text)
+    add(
+        "GPT2",
+        lambda: (ids(),),
+        "LMHeadModel",
+        vocab_size=128,
+        n_embd=64,
+        n_layer=2,
+        n_head=4,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    add(
+        "OPT",
+        lambda: (ids(),),
+        "ForCausalLM",
+        ffn_dim=128,
+        word_embed_proj_dim=64,
+        max_position_embeddings=64,
+        **text,
+    )
     add("Bloom", lambda: (ids(),), "ForCausalLM", vocab_size=128, hidden_size=64, n_layer=2, n_head=4)
     add("GPTNeoX", lambda: (ids(),), "ForCausalLM", **text)
     for kind in ("Llama", "Mistral", "Qwen2", "StableLm"):
@@ -572,8 +768,24 @@ def _hugging_face() -> None:
     add("Mixtral", lambda: (ids(),), "ForCausalLM", num_local_experts=4, **grouped)
     add("Mamba", lambda: (ids(),), "ForCausalLM", vocab_size=128, hidden_size=64, num_hidden_layers=2)
     mask = lambda: torch.ones(2, 16, dtype=torch.long)  # noqa: E731
-    add("T5", lambda: (ids(), mask(), ids(8)), "ForConditionalGeneration", vocab_size=128, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4)
-    add("Bart", lambda: (ids(), mask(), ids(8)), "ForConditionalGeneration", max_position_embeddings=64, **both)
+    add(
+        "T5",
+        lambda: (ids(), mask(), ids(8)),
+        "ForConditionalGeneration",
+        vocab_size=128,
+        d_model=64,
+        d_kv=16,
+        d_ff=128,
+        num_layers=2,
+        num_heads=4,
+    )
+    add(
+        "Bart",
+        lambda: (ids(), mask(), ids(8)),
+        "ForConditionalGeneration",
+        max_position_embeddings=64,
+        **both,
+    )
     add(
         "Whisper", lambda: (torch.randn(2, 16, 60), None, ids(8)),
         num_mel_bins=16, max_source_positions=30, max_target_positions=32, decoder_start_token_id=1, **special, **both,
@@ -581,11 +793,31 @@ def _hugging_face() -> None:
     for kind in ("ViT", "DeiT", "Beit", "CLIPVision"):
         add(kind, lambda: (image(),), **vision)
     add("Dinov2", lambda: (image(),), **vision)
-    small = {"image_size": 64, "patch_size": 4, "embed_dim": 32, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4}
+    small = {
+        "image_size": 64,
+        "patch_size": 4,
+        "embed_dim": 32,
+        "depths": [2, 2],
+        "num_heads": [2, 4],
+        "window_size": 4,
+    }
     add("Swin", lambda: (image(64),), "ForImageClassification", **small)
-    add("ConvNext", lambda: (image(64),), "ForImageClassification", hidden_sizes=[32, 64], depths=[2, 2], num_stages=2)
+    add(
+        "ConvNext",
+        lambda: (image(64),),
+        "ForImageClassification",
+        hidden_sizes=[32, 64],
+        depths=[2, 2],
+        num_stages=2,
+    )
     add("MobileViT", lambda: (image(64),), "ForImageClassification", image_size=64)
-    add("Wav2Vec2", lambda: (torch.randn(2, 2000),), num_conv_pos_embedding_groups=4, **sound, **{**text, "vocab_size": 32})
+    add(
+        "Wav2Vec2",
+        lambda: (torch.randn(2, 2000),),
+        num_conv_pos_embedding_groups=4,
+        **sound,
+        **{**text, "vocab_size": 32},
+    )
 
 
 _hugging_face()

@@ -1,1 +1,2 @@
-"""What the gate's verdicts are worth: false alarms, power, and what the harness costs."""
+"""What the gate's verdicts are worth: false alarms, power, and what the harness
+costs."""

@@ -1,4 +1,5 @@
-"""A second process that is busy as a neighbour on a shared machine is: bursts of arithmetic on one core or two, copies, and pauses, at random.
+"""A second process that is busy as a neighbour on a shared machine is: bursts of
+arithmetic on one core or two, copies, and pauses, at random.
 
 `python -m benchmarks.gate.busy SECONDS`
 """

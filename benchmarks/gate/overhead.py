@@ -1,4 +1,5 @@
-"""What the harness costs: nanoseconds around a call that does nothing, and p50 of real networks beside a bare timing loop of the same session.
+"""What the harness costs: nanoseconds around a call that does nothing, and p50 of real
+networks beside a bare timing loop of the same session.
 
 .venv/bin/python -m benchmarks.gate.overhead
 """
@@ -33,10 +34,14 @@ def bare(session: OnnxRuntime, inputs: list[np.ndarray], calls: int) -> list[int
 
 
 def main() -> None:
-    """Bare loop and harness take turns in this process; the protocol as a whole (fresh pinned processes) stands beside them."""
+    """Bare loop and harness take turns in this process; the protocol as a whole (fresh
+    pinned processes) stands beside them."""
     pin_to_cores(1)
     nothing = [lambda: None] * 16
-    result: dict[str, object] = {"harness_ns_a_call": min(statistics.median(host_times(nothing, 0, 20_000)) for _ in range(20)), "networks": {}}
+    result: dict[str, object] = {
+        "harness_ns_a_call": min(statistics.median(host_times(nothing, 0, 20_000)) for _ in range(20)),
+        "networks": {},
+    }
     with networks() as made:
         for name, (artifact, workload) in made.items():
             session = OnnxRuntime(artifact.path, 1, "cpu", "fp32")
@@ -48,10 +53,15 @@ def main() -> None:
                 loop = statistics.median(bare(session, list(workload.sets[0]), calls))
                 ratios.append(statistics.median(host_times(one, 0, calls)) / loop)
                 rotated.append(statistics.median(host_times(bound, 0, calls)) / loop)
-            with Sampler([Contender(name, artifact)], [workload], Conditions()) as sampler, sampler.started() as workers:
+            with (
+                Sampler([Contender(name, artifact)], [workload], Conditions()) as sampler,
+                sampler.started() as workers,
+            ):
                 fresh = []
                 for _ in range(ROUNDS):
-                    generation = run_generation(dict(workers), sampler._inputs[0], Conditions(), Schedule(0.3, 3), sampler._shuffle)
+                    generation = run_generation(
+                        dict(workers), sampler._inputs[0], Conditions(), Schedule(0.3, 3), sampler._shuffle
+                    )
                     p50 = float(np.median(np.concatenate(generation.blocks[0]))) * 1e9
                     fresh.append(p50 / statistics.median(bare(session, list(workload.sets[0]), calls)))
             result["networks"][name] = {  # type: ignore[index]

@@ -1,4 +1,5 @@
-"""Tables of `benchmarks.gate.rates`: the gate, and beside it what people use instead, on the samples of the same trials.
+"""Tables of `benchmarks.gate.rates`: the gate, and beside it what people use instead,
+on the samples of the same trials.
 
     .venv/bin/python -m benchmarks.gate.summary
 
@@ -43,15 +44,29 @@ def stored(trials: list[Trial], everything: list[Trial], figure: str) -> float:
     draw, fails = random.Random(0), []
     for trial in trials:
         back = range(trial["number"] - EARLIER[1], trial["number"] - EARLIER[0])
-        earlier = [t for t in everything if (t["network"], t["file"]) == (trial["network"], trial["file"]) and t["number"] in back]
+        earlier = [
+            t
+            for t in everything
+            if (t["network"], t["file"]) == (trial["network"], trial["file"]) and t["number"] in back
+        ]
         if earlier:
-            fails.append(trial["candidate"][figure] > draw.choice(earlier)["baseline"][figure] * (1 + THRESHOLD))
+            fails.append(
+                trial["candidate"][figure] > draw.choice(earlier)["baseline"][figure] * (1 + THRESHOLD)
+            )
     return float(np.mean(fails)) if fails else math.nan
 
 
 def mann_whitney(trials: list[Trial]) -> float:
-    """Share of trials that the test of Mann and Whitney on single calls would have failed."""
-    return float(np.mean([t["mann_whitney_p"] < 0.05 and t["candidate"]["median"] > t["baseline"]["median"] for t in trials]))
+    """Share of trials that the test of Mann and Whitney on single calls would have
+    failed."""
+    return float(
+        np.mean(
+            [
+                t["mann_whitney_p"] < 0.05 and t["candidate"]["median"] > t["baseline"]["median"]
+                for t in trials
+            ]
+        )
+    )
 
 
 def table(condition: str) -> list[dict[str, Any]]:
@@ -59,7 +74,10 @@ def table(condition: str) -> list[dict[str, Any]]:
     everything = []
     for path in sorted(RESULTS.glob(f"gate-rates-{condition}*.jsonl*")):
         text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
-        everything += [json.loads(line) | {"number": number, "file": path.name} for number, line in enumerate(text.splitlines())]
+        everything += [
+            json.loads(line) | {"number": number, "file": path.name}
+            for number, line in enumerate(text.splitlines())
+        ]
     out = []
     for case in CASES:
         trials = [t for t in everything if (t["row"], t["profile"]) == (case.name, case.profile)]
@@ -78,7 +96,8 @@ def table(condition: str) -> list[dict[str, Any]]:
                 "wrong_upper_95": upper_bound(wrong, len(trials)),
                 "inconclusive": verdicts.count("INCONCLUSIVE") / len(trials),
                 "right_by_network": {
-                    n: float(np.mean([t["verdict"] == case.want for t in trials if t["network"] == n])) for n in {t["network"] for t in trials}
+                    n: float(np.mean([t["verdict"] == case.want for t in trials if t["network"] == n]))
+                    for n in {t["network"] for t in trials}
                 },
                 "median_s": float(np.median(seconds)),
                 "longest_s": max(seconds),
@@ -96,13 +115,27 @@ def table(condition: str) -> list[dict[str, Any]]:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The tables of README.md."""
-    lines = ["| truth, profile | comparisons | right | wrong | inconclusive | median, longest |", "|---|---:|---:|---:|---:|---:|"]
+    lines = [
+        "| truth, profile | comparisons | right | wrong | inconclusive | median, longest |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     for r in rows:
         wrong = f"{r['wrong']} (under {r['wrong_upper_95']:.1%})"
-        shown = f"{r['right']:.1%} | {wrong} | {r['inconclusive']:.1%} | {r['median_s']:.1f} s, {r['longest_s']:.1f} s"
+        shown = (
+            f"{r['right']:.1%} | {wrong} | {r['inconclusive']:.1%} | {r['median_s']:.1f} s,"
+            f" {r['longest_s']:.1f} s"
+        )
         lines.append(f"| {r['row']}, {r['profile']} | {r['trials']} | {shown} |")
-    lines += ["", "| judged FAIL by | " + " | ".join(f"{r['row']}, {r['profile']}" for r in rows) + " |", "|---|" + "---:|" * len(rows)]
-    lines.append("| mlopt gate | " + " | ".join(f"{(r['right'] if r['row'] != 'A/A' else r['wrong'] / r['trials']):.0%}" for r in rows) + " |")
+    lines += [
+        "",
+        "| judged FAIL by | " + " | ".join(f"{r['row']}, {r['profile']}" for r in rows) + " |",
+        "|---|" + "---:|" * len(rows),
+    ]
+    lines.append(
+        "| mlopt gate | "
+        + " | ".join(f"{(r['right'] if r['row'] != 'A/A' else r['wrong'] / r['trials']):.0%}" for r in rows)
+        + " |"
+    )
     for name in rows[0]["others_fail"]:
         lines.append(f"| {name} | " + " | ".join(f"{r['others_fail'][name]:.0%}" for r in rows) + " |")
     return "\n".join(lines)
@@ -114,7 +147,9 @@ def main() -> None:
     for condition, rows in result.items():
         if rows:
             print(f"\nbeside {condition}\n\n{markdown(rows)}")
-    (RESULTS / "gate-rates.json").write_text(json.dumps({"environment": to_json(fingerprint()), **result}, indent=1) + "\n")
+    (RESULTS / "gate-rates.json").write_text(
+        json.dumps({"environment": to_json(fingerprint()), **result}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

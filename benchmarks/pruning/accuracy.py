@@ -1,4 +1,5 @@
-"""Accuracy on the digits after pruning and the same fine-tuning, mlopt beside torch-pruning: 5 seeds, half and a quarter of the MACs left."""
+"""Accuracy on the digits after pruning and the same fine-tuning, mlopt beside
+torch-pruning: 5 seeds, half and a quarter of the MACs left."""
 
 from __future__ import annotations
 
@@ -28,13 +29,25 @@ from recipes.networks import digits_resnet
 
 DENSE_EPOCHS, EPOCHS, SEEDS = 20, 6, 5
 REMAIN = (0.5, 0.25)
-METHODS = [("l2", "uniform"), ("l2", "global"), ("l1", "uniform"), ("taylor", "uniform"), ("bn", "uniform"), ("random", "uniform")]
+METHODS = [
+    ("l2", "uniform"),
+    ("l2", "global"),
+    ("l1", "uniform"),
+    ("taylor", "uniform"),
+    ("bn", "uniform"),
+    ("random", "uniform"),
+]
 
 
 def parts() -> tuple[Part, Part]:
     """Training and held-out digits at 16x16."""
     arrays = {key: torch.from_numpy(value.copy()) for key, value in digits_arrays(16).items()}
-    loaded = adopt(Data(train=TensorDataset(arrays["x"], arrays["y"]), evaluation=TensorDataset(arrays["x_val"], arrays["y_val"])))
+    loaded = adopt(
+        Data(
+            train=TensorDataset(arrays["x"], arrays["y"]),
+            evaluation=TensorDataset(arrays["x_val"], arrays["y_val"]),
+        )
+    )
     assert loaded.train is not None
     assert loaded.evaluation is not None
     return loaded.train, loaded.evaluation
@@ -51,13 +64,23 @@ def losses_for_peer(train: Part) -> list[Any]:
 
 
 def one_seed(seed: int) -> list[dict[str, Any]]:
-    """Train once, then prune and fine-tune with every method of both tools. Every method gets the same batches and schedule."""
+    """Train once, then prune and fine-tune with every method of both tools. Every
+    method gets the same batches and schedule."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     train, held = parts()
     dense = digits_resnet(16)
     fit(dense, train, supervised, Train(epochs=DENSE_EPOCHS), seed)
-    rows = [{"seed": seed, "tool": "dense", "method": "", "remain": 1.0, "left": 1.0, "accuracy": score(dense, held)}]
+    rows = [
+        {
+            "seed": seed,
+            "tool": "dense",
+            "method": "",
+            "remain": 1.0,
+            "left": 1.0,
+            "accuracy": score(dense, held),
+        }
+    ]
     inputs = train.take(8)[0]
     for remain in REMAIN:
         for importance, spread in METHODS:
@@ -65,15 +88,35 @@ def one_seed(seed: int) -> list[dict[str, Any]]:
                 torch.manual_seed(seed)
                 if tool == "mlopt":
                     losses = taylor_losses(dense, train, 0) if importance == "taylor" else ()
-                    result = prune_module(copy.deepcopy(dense), inputs, f"macs:{1 - remain}", Options(importance, spread, seed=seed), losses)
+                    result = prune_module(
+                        copy.deepcopy(dense),
+                        inputs,
+                        f"macs:{1 - remain}",
+                        Options(importance, spread, seed=seed),
+                        losses,
+                    )
                     module, left = result.module, result.report.reached
                 else:
                     losses = losses_for_peer(train) if importance == "taylor" else ()
-                    module, left = prune_to(dense.eval(), tuple(x[:1] for x in inputs), remain, importance=importance, spread=spread, losses=losses)
+                    module, left = prune_to(
+                        dense.eval(),
+                        tuple(x[:1] for x in inputs),
+                        remain,
+                        importance=importance,
+                        spread=spread,
+                        losses=losses,
+                    )
                 recalibrate_batch_norm(module, train, seed=seed)
                 fit(module, train, supervised, Finetune(epochs=EPOCHS), seed)
                 rows.append(
-                    {"seed": seed, "tool": tool, "method": f"{importance} {spread}", "remain": remain, "left": left, "accuracy": score(module, held)}
+                    {
+                        "seed": seed,
+                        "tool": tool,
+                        "method": f"{importance} {spread}",
+                        "remain": remain,
+                        "left": left,
+                        "accuracy": score(module, held),
+                    }
                 )
     return rows
 
@@ -107,7 +150,10 @@ def main() -> None:
             }
         )
     settings = {"dense_epochs": DENSE_EPOCHS, "finetune_epochs": EPOCHS, "seeds": seeds, "held_out": 359}
-    write("pruning-accuracy", {"command": "python -m benchmarks.pruning.accuracy", **settings, "table": table, "rows": rows})
+    write(
+        "pruning-accuracy",
+        {"command": "python -m benchmarks.pruning.accuracy", **settings, "table": table, "rows": rows},
+    )
 
 
 if __name__ == "__main__":

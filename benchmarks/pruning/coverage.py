@@ -1,4 +1,5 @@
-"""Which architectures of the zoo each tool prunes to half of the MACs with no configuration. Every trial is a process of its own."""
+"""Which architectures of the zoo each tool prunes to half of the MACs with no
+configuration. Every trial is a process of its own."""
 
 from __future__ import annotations
 
@@ -32,18 +33,22 @@ def with_mlopt(name: str) -> dict[str, Any]:
 
 
 def with_peer(name: str) -> dict[str, Any]:
-    """One architecture with torch-pruning, its ratio of channels searched for the same MACs."""
+    """One architecture with torch-pruning, its ratio of channels searched for the same
+    MACs."""
     from benchmarks.pruning.peer import prune_to, works
 
     module, inputs = ZOO[name]()
-    with no_cache(module):  # a cache of keys and values among the outputs is nothing that a gradient could start from
+    with no_cache(
+        module
+    ):  # a cache of keys and values among the outputs is nothing that a gradient could start from
         made, share = prune_to(module.eval(), inputs, 0.5)
         works(made, inputs)
     return {"left": share}
 
 
 class Trial:
-    """A forked child that runs one trial and writes its result into a pipe. Forked from a process with one thread only."""
+    """A forked child that runs one trial and writes its result into a pipe. Forked from
+    a process with one thread only."""
 
     def __init__(self, work: Callable[[str], dict[str, Any]], name: str) -> None:
         self._read, out = os.pipe()
@@ -57,7 +62,9 @@ class Trial:
         try:
             result: dict[str, Any] = work(name)
         except BaseException as error:  # whatever a tool raises is its result
-            result = {"failed": f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"}
+            result = {
+                "failed": f"{type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}"
+            }
         os.write(out, json.dumps(result).encode())
         os._exit(0)
 
@@ -77,7 +84,9 @@ class Trial:
         return {**json.loads(text or '{"failed": "crashed"}'), "seconds": seconds}
 
 
-def run_all(jobs: list[tuple[str, Callable[[str], dict[str, Any]], str]]) -> dict[tuple[str, str], dict[str, Any]]:
+def run_all(
+    jobs: list[tuple[str, Callable[[str], dict[str, Any]], str]],
+) -> dict[tuple[str, str], dict[str, Any]]:
     """Every (tool, work, name), as many at a time as there are cores."""
     waiting, running, results = list(jobs), {}, {}
     while waiting or running:
@@ -122,7 +131,13 @@ def main() -> None:
         rungs[rung] = rungs.get(rung, 0) + 1
     write(
         "pruning-coverage",
-        {"command": "python -m benchmarks.pruning.coverage", "architectures": len(ZOO), "counts": counts, "rungs": rungs, "table": table},
+        {
+            "command": "python -m benchmarks.pruning.coverage",
+            "architectures": len(ZOO),
+            "counts": counts,
+            "rungs": rungs,
+            "table": table,
+        },
     )
 
 

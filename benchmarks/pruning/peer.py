@@ -1,4 +1,5 @@
-"""torch-pruning as its documentation uses it, without configuration per model: the last linear layer is ignored, widths round to 8."""
+"""torch-pruning as its documentation uses it, without configuration per model: the last
+linear layer is ignored, widths round to 8."""
 
 from __future__ import annotations
 
@@ -30,7 +31,13 @@ def importance_of(name: str) -> Any:
 
 
 def prune_at(
-    module: nn.Module, inputs: tuple[Any, ...], ratio: float, importance: str = "l2", spread: str = "uniform", losses: Any = (), round_to: int = 8
+    module: nn.Module,
+    inputs: tuple[Any, ...],
+    ratio: float,
+    importance: str = "l2",
+    spread: str = "uniform",
+    losses: Any = (),
+    round_to: int = 8,
 ) -> nn.Module:
     """One pass at a ratio of channels, on a copy."""
     made = copy.deepcopy(module).eval()
@@ -63,8 +70,11 @@ def macs_of(module: nn.Module, inputs: tuple[Any, ...]) -> float:
     return float(tp.utils.count_ops_and_params(module, inputs)[0])
 
 
-def prune_to(module: nn.Module, inputs: tuple[Any, ...], remain: float, **options: Any) -> tuple[nn.Module, float]:
-    """The ratio of channels is searched until the MACs that remain are nearest to `remain`: (module, share that remains).
+def prune_to(
+    module: nn.Module, inputs: tuple[Any, ...], remain: float, **options: Any
+) -> tuple[nn.Module, float]:
+    """The ratio of channels is searched until the MACs that remain are nearest to
+    `remain`: (module, share that remains).
 
     Widths round to 8, and finer where that misses by more than 3 points, as mlopt does.
     """

@@ -1,4 +1,5 @@
-"""How long planning takes, and how much memory: ResNet-50, ViT-B, and a curve to a thousand layers. One process a measurement."""
+"""How long planning takes, and how much memory: ResNet-50, ViT-B, and a curve to a
+thousand layers. One process a measurement."""
 
 from __future__ import annotations
 
@@ -31,7 +32,9 @@ def model_of(name: str) -> tuple[nn.Module, torch.Tensor]:
 
 def peak_bytes() -> int:
     """The most memory this process has held so far."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    line = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")
+    )
     return int(line.split()[1]) * 1024
 
 
@@ -42,7 +45,8 @@ def reset_peak() -> int:
 
 
 def measure(tool: str, name: str) -> dict[str, Any]:
-    """In this process: seconds to plan (capture, couplings, widths), to prune with proof, and memory above the model, relative to it."""
+    """In this process: seconds to plan (capture, couplings, widths), to prune with
+    proof, and memory above the model, relative to it."""
     torch.set_num_threads(1)
     module, x = model_of(name)
     layers = sum(isinstance(child, (nn.Conv2d, nn.Linear)) for child in module.modules())
@@ -81,7 +85,8 @@ def measure(tool: str, name: str) -> dict[str, Any]:
 
 
 def warm_up(tool: str) -> None:
-    """The first capture of a process loads half of torch: not what grows with a model."""
+    """The first capture of a process loads half of torch: not what grows with a
+    model."""
     small, x = model_of("deep:2")
     if tool == "mlopt":
         from mlopt.pruning.pruner import prune_module
@@ -102,21 +107,35 @@ def main() -> None:
     for tool in ("mlopt", "torch-pruning"):
         for name in ("resnet50", "vit_base", *(f"deep:{blocks}" for blocks in BLOCKS)):
             try:
-                child = subprocess.run([sys.executable, "-m", "benchmarks.pruning.planning", tool, name], capture_output=True, text=True, timeout=150)
+                child = subprocess.run(
+                    [sys.executable, "-m", "benchmarks.pruning.planning", tool, name],
+                    capture_output=True,
+                    text=True,
+                    timeout=150,
+                )
                 found = [line for line in child.stdout.splitlines() if line.startswith("ROW")]
                 rows.append(
-                    json.loads(found[-1][3:]) if found else {"tool": tool, "model": name, "failed": child.stderr.strip().splitlines()[-1][:200]}
+                    json.loads(found[-1][3:])
+                    if found
+                    else {"tool": tool, "model": name, "failed": child.stderr.strip().splitlines()[-1][:200]}
                 )
             except subprocess.TimeoutExpired:
                 rows.append({"tool": tool, "model": name, "failed": "over 150 s"})
             print(rows[-1], flush=True)
     growth = {}
     for tool in ("mlopt", "torch-pruning"):
-        curve = [(row["layers"], row["plan_s"]) for row in rows if row["tool"] == tool and row["model"].startswith("deep:") and "plan_s" in row]
+        curve = [
+            (row["layers"], row["plan_s"])
+            for row in rows
+            if row["tool"] == tool and row["model"].startswith("deep:") and "plan_s" in row
+        ]
         if len(curve) > 2:
             layers, seconds = np.log(np.array(curve)).T
             growth[tool] = float(np.polyfit(layers, seconds, 1)[0])
-    write("pruning-planning", {"command": "python -m benchmarks.pruning.planning", "growth_exponent": growth, "rows": rows})
+    write(
+        "pruning-planning",
+        {"command": "python -m benchmarks.pruning.planning", "growth_exponent": growth, "rows": rows},
+    )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,9 @@ def evaluate(module: nn.Module, part: Part | None, device: str = "cpu") -> tuple
 
 
 @torch.no_grad()
-def predict(module: nn.Module, part: Part | None, device: str = "cpu") -> tuple[torch.Tensor | None, torch.Tensor | None]:
+def predict(
+    module: nn.Module, part: Part | None, device: str = "cpu"
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """All logits and all targets of a part, on the CPU."""
     if part is None:
         return None, None

@@ -17,8 +17,9 @@ from mlopt.recipe.schema import Tolerance
 
 @dataclass(frozen=True)
 class ParityResult:
-    """Errors are absolute, over all outputs; `max_error` is relative to the largest reference output; `agreement` is the share of equal
-    arg-max over the last dimension of the first output (None when it has fewer than two classes)."""
+    """Errors are absolute, over all outputs; `max_error` is relative to the largest
+    reference output; `agreement` is the share of equal arg-max over the last dimension
+    of the first output (None when it has fewer than two classes)."""
 
     max_abs_error: float
     mean_abs_error: float
@@ -37,8 +38,15 @@ def compare(reference: Sequence[NDArray[Any]], got: Sequence[NDArray[Any]]) -> P
     """Compare output lists of equal shapes. Raises `PassFailed` when shapes differ."""
     shapes = [a.shape for a in reference], [a.shape for a in got]
     if shapes[0] != shapes[1]:
-        raise PassFailed(f"the outputs have shapes {shapes[1]}, the module gives {shapes[0]}", "check --input: is the batch dimension dynamic?")
-    a = np.concatenate([array.astype(np.float64).ravel() for array in reference]) if reference else np.zeros(0)
+        raise PassFailed(
+            f"the outputs have shapes {shapes[1]}, the module gives {shapes[0]}",
+            "check --input: is the batch dimension dynamic?",
+        )
+    a = (
+        np.concatenate([array.astype(np.float64).ravel() for array in reference])
+        if reference
+        else np.zeros(0)
+    )
     b = np.concatenate([array.astype(np.float64).ravel() for array in got]) if got else np.zeros(0)
     finite = bool(np.isfinite(b).all())
     difference = np.abs(a - b) if finite else np.full(max(1, a.size), np.inf)
@@ -63,8 +71,18 @@ def judge(result: ParityResult, tolerance: Tolerance, name: str) -> None:
     """Raises `PassFailed` for a NaN, an Inf, or a breach of the tolerance."""
     hint = "raise the tolerance in the recipe (parity:) only if you know why it differs"
     if not result.finite:
-        raise PassFailed(f"{name} gives NaN or infinite outputs", "quantize with more calibration samples, or use a wider precision")
+        raise PassFailed(
+            f"{name} gives NaN or infinite outputs",
+            "quantize with more calibration samples, or use a wider precision",
+        )
     if result.max_error > tolerance.max_error:
-        raise PassFailed(f"{name} differs by {result.max_error:.2e} of the largest output (tolerance {tolerance.max_error:g})", hint)
+        raise PassFailed(
+            f"{name} differs by {result.max_error:.2e} of the largest output (tolerance"
+            f" {tolerance.max_error:g})",
+            hint,
+        )
     if result.cosine < tolerance.min_cosine:
-        raise PassFailed(f"{name} has cosine {result.cosine:.6f} with the module (tolerance {tolerance.min_cosine:g})", hint)
+        raise PassFailed(
+            f"{name} has cosine {result.cosine:.6f} with the module (tolerance {tolerance.min_cosine:g})",
+            hint,
+        )

@@ -34,7 +34,9 @@ class EvaluationSamples(NamedTuple):
         count = len(self.inputs[0])
         whole = count // fixed * fixed
         if not whole:
-            raise DataError(f"the data has {count} samples, the artifact takes {fixed} at once", "give more data")
+            raise DataError(
+                f"the data has {count} samples, the artifact takes {fixed} at once", "give more data"
+            )
         target = None if self.target is None else self.target[:whole]
         return EvaluationSamples([array[:whole] for array in self.inputs], target, fixed)
 

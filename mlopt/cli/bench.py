@@ -18,16 +18,41 @@ if TYPE_CHECKING:
 @click.argument("artifacts", nargs=-1, required=True)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--batch", default="1", callback=ints, show_default=True, help="Batch sizes: 1,8")
-@click.option("--budget", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Seconds of sampling a batch size.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0.1),
+    default=10.0,
+    show_default=True,
+    help="Seconds of sampling a batch size.",
+)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option(
-    "--copies", type=click.Choice(["in", "out"]), default="in", show_default=True, help="Copies to and from the device, in the time or out of it."
+    "--copies",
+    type=click.Choice(["in", "out"]),
+    default="in",
+    show_default=True,
+    help="Copies to and from the device, in the time or out of it.",
 )
 @click.option("--flush", is_flag=True, help="Write over the caches before every call.")
-@click.option("--cuda-graph", is_flag=True, help="Capture the call once, and time its replay. With --copies out.")
-@click.option("--sessions", type=click.IntRange(min=1), default=1, show_default=True, help="Also the throughput of so many processes at once.")
-@click.option("--profile", is_flag=True, help="Show the slowest operators, and the precision they really run in.")
-@click.option("-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the rows to this JSON file too: `--merge` reads it.")
+@click.option(
+    "--cuda-graph", is_flag=True, help="Capture the call once, and time its replay. With --copies out."
+)
+@click.option(
+    "--sessions",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Also the throughput of so many processes at once.",
+)
+@click.option(
+    "--profile", is_flag=True, help="Show the slowest operators, and the precision they really run in."
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the rows to this JSON file too: `--merge` reads it.",
+)
 @click.option(
     "--package",
     "--bundle",
@@ -36,7 +61,9 @@ if TYPE_CHECKING:
     metavar="FILE.zip",
     help="Pack artifacts, inputs and protocol; measure nothing.",
 )
-@click.option("--merge", is_flag=True, help="ARTIFACTS are results (-o) of several machines: show them together.")
+@click.option(
+    "--merge", is_flag=True, help="ARTIFACTS are results (-o) of several machines: show them together."
+)
 @input_option
 @trust_options
 @output_options
@@ -52,7 +79,9 @@ def command(artifacts: tuple[str, ...], **options: Any) -> int:
     screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
     if options["merge"]:
         return _merge(artifacts, screen)
-    conditions = Conditions(options["threads"], options["device"], options["copies"], options["flush"], options["cuda_graph"])
+    conditions = Conditions(
+        options["threads"], options["device"], options["copies"], options["flush"], options["cuda_graph"]
+    )
     if options["cuda_graph"] and (options["device"] != "cuda" or options["copies"] != "out"):
         raise UsageError("--cuda-graph replays on the device", "add --device cuda --copies out")
     from mlopt.measuring.files import bench_files, parse_inputs
@@ -60,7 +89,9 @@ def command(artifacts: tuple[str, ...], **options: Any) -> int:
     from mlopt.measuring.run import BenchProtocol
     from mlopt.model.trust import Trust
 
-    trust = Trust(options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"])
+    trust = Trust(
+        options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"]
+    )
     protocol = BenchProtocol(options["budget"], conditions, options["sessions"])
     given = parse_inputs(options["inputs"])
     if options["package"] is not None:
@@ -70,8 +101,13 @@ def command(artifacts: tuple[str, ...], **options: Any) -> int:
     screen.say(f"measuring {len(artifacts)} artifacts ...", "working")
     try:
         if len(artifacts) == 1 and is_packed(Path(artifacts[0])):
-            asked = click.get_current_context().get_parameter_source("device") is not click.core.ParameterSource.DEFAULT
-            rows, failed = measure_packed(Path(artifacts[0]), trust, options["device"] if asked else None, options["sessions"])
+            asked = (
+                click.get_current_context().get_parameter_source("device")
+                is not click.core.ParameterSource.DEFAULT
+            )
+            rows, failed = measure_packed(
+                Path(artifacts[0]), trust, options["device"] if asked else None, options["sessions"]
+            )
         else:
             rows, failed = bench_files(list(artifacts), trust, given, options["batch"], protocol)
     finally:
@@ -102,12 +138,18 @@ def _show(rows: list[BenchRow], profile: bool, screen: Screen) -> None:
     screen.table(bench_columns(), [bench_row(row) for row in rows])
     for row in rows:
         if row.concurrent is not None:
-            together = f"{row.concurrent.throughput_per_s:.1f} a second with {row.concurrent.sessions} sessions"
+            together = (
+                f"{row.concurrent.throughput_per_s:.1f} a second with {row.concurrent.sessions} sessions"
+            )
             screen.out.print(f"{row.artifact}: {together}", markup=False, soft_wrap=True)
         if profile and row.operators:
-            slowest = ", ".join(f"{operator.name} {duration(operator.seconds)}" for operator in row.operators[:3])
+            slowest = ", ".join(
+                f"{operator.name} {duration(operator.seconds)}" for operator in row.operators[:3]
+            )
             precision = row.precision or "unknown precision"
-            screen.out.print(f"{row.artifact}: runs in {precision}; slowest: {slowest}", markup=False, soft_wrap=True)
+            screen.out.print(
+                f"{row.artifact}: runs in {precision}; slowest: {slowest}", markup=False, soft_wrap=True
+            )
 
 
 def _failures(failed: list[MloptError]) -> int:
@@ -120,7 +162,8 @@ def _failures(failed: list[MloptError]) -> int:
 
 
 def _merge(files: tuple[str, ...], screen: Screen) -> int:
-    """Results of several machines, grouped by machine: ratios hold within a group only."""
+    """Results of several machines, grouped by machine: ratios hold within a group
+    only."""
     from mlopt.records import run
     from mlopt.records.bench import MergedFile, merge, read
     from mlopt.records.edge import to_json

@@ -13,7 +13,8 @@ import click
 from mlopt.system.progress import Kind
 
 UNLIMITED = 100_000
-"""A file or a pipe has no width of its own: a path that is folded there can be neither read nor copied."""
+"""A file or a pipe has no width of its own: a path that is folded there can be neither
+read nor copied."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -32,24 +33,49 @@ output_options = stack(
     click.option("--json", "as_json", is_flag=True, help="The result as JSON on standard output, unstyled."),
     click.option("-q", "--quiet", is_flag=True, help="No progress."),
     click.option("-v", "--verbose", is_flag=True, help="More progress."),
-    click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="NO_COLOR is honoured."),
+    click.option(
+        "--color",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        help="NO_COLOR is honoured.",
+    ),
 )
 
 trust_options = stack(
-    click.option("--arch", metavar="PKG.MOD:FACTORY", help="What builds the network that a state dict belongs to."),
-    click.option("--arch-arg", "arch_args", multiple=True, metavar="NAME=VALUE", help="A keyword argument of the factory; repeatable."),
     click.option(
-        "--allow-class", "allow_class", multiple=True, metavar="PKG.MOD.CLASS", help="A class that a model file may name; PKG.MOD.* for all."
+        "--arch", metavar="PKG.MOD:FACTORY", help="What builds the network that a state dict belongs to."
     ),
-    click.option("--trust-code", is_flag=True, help="Run what the file contains. Only for files you made yourself."),
+    click.option(
+        "--arch-arg",
+        "arch_args",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A keyword argument of the factory; repeatable.",
+    ),
+    click.option(
+        "--allow-class",
+        "allow_class",
+        multiple=True,
+        metavar="PKG.MOD.CLASS",
+        help="A class that a model file may name; PKG.MOD.* for all.",
+    ),
+    click.option(
+        "--trust-code", is_flag=True, help="Run what the file contains. Only for files you made yourself."
+    ),
 )
 
 out_option = click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="The run directory. Default: named after the model, in the working directory."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The run directory. Default: named after the model, in the working directory.",
 )
 
 store_option = click.option(
-    "--store", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where finished passes are kept. Default: the user's cache."
+    "--store",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where finished passes are kept. Default: the user's cache.",
 )
 
 where_options = (
@@ -60,12 +86,17 @@ where_options = (
 )
 
 input_option = click.option(
-    "--input", "inputs", multiple=True, metavar="[NAME=]DIMS[:DTYPE]", help="1,3,224,224 or ids=batch,128:int64; a word is dynamic; repeatable."
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="[NAME=]DIMS[:DTYPE]",
+    help="1,3,224,224 or ids=batch,128:int64; a word is dynamic; repeatable.",
 )
 
 
 def parse_arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """`width=64` as {"width": 64}; values are JSON where they can be. Raises `UsageError`."""
+    """`width=64` as {"width": 64}; values are JSON where they can be. Raises
+    `UsageError`."""
     from mlopt.errors import UsageError
 
     out: dict[str, Any] = {}
@@ -80,7 +111,9 @@ def parse_arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
     return out
 
 
-def comma(ctx: click.Context, parameter: click.Parameter, value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+def comma(
+    ctx: click.Context, parameter: click.Parameter, value: str | tuple[str, ...] | None
+) -> tuple[str, ...]:
     """`onnx,torchscript`, repeatable, as a tuple without duplicates."""
     values = (value,) if isinstance(value, str) else value or ()
     return tuple(dict.fromkeys(part.strip() for item in values for part in item.split(",") if part.strip()))
@@ -98,13 +131,18 @@ def ints(ctx: click.Context, parameter: click.Parameter, value: str) -> tuple[in
 
 
 class Screen:
-    """Results on standard output, progress on standard error: a spinner on a terminal, one line a step elsewhere."""
+    """Results on standard output, progress on standard error: a spinner on a terminal,
+    one line a step elsewhere."""
 
     def __init__(self, as_json: bool, quiet: bool, verbose: bool, color: str) -> None:
         from rich.console import Console
 
         force = {"always": True, "never": False, "auto": None}[color]
-        options: dict[str, Any] = {"force_terminal": force if force else None, "no_color": color == "never" or None, "highlight": False}
+        options: dict[str, Any] = {
+            "force_terminal": force if force else None,
+            "no_color": color == "never" or None,
+            "highlight": False,
+        }
         self.out, self.log = Console(**options), Console(stderr=True, **options)
         self._folds = sys.stdout.isatty()
         if not self._folds:
@@ -113,7 +151,8 @@ class Screen:
         self._status: Any = None
 
     def say(self, line: str, kind: Kind = "done") -> None:
-        """One line of progress: on a terminal, what is at work is a spinner; details are for `-v`."""
+        """One line of progress: on a terminal, what is at work is a spinner; details
+        are for `-v`."""
         if self._quiet or (kind == "detail" and not self._verbose):
             return
         from rich.markup import escape
@@ -139,13 +178,19 @@ class Screen:
             self._status = None
 
     def table(self, columns: tuple[str, ...], rows: list[tuple[str, ...]], left: int = 1) -> None:
-        """A table on standard output; all columns but the first `left` are figures. Only a terminal folds long cells."""
+        """A table on standard output; all columns but the first `left` are figures.
+        Only a terminal folds long cells."""
         from rich.markup import escape
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False)
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index < left else "right", no_wrap=index >= left or not self._folds, overflow="fold")
+            table.add_column(
+                column,
+                justify="left" if index < left else "right",
+                no_wrap=index >= left or not self._folds,
+                overflow="fold",
+            )
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         self.out.print(table)

@@ -18,13 +18,21 @@ def findings() -> dict[str, Any]:
     backends = []
     for spec in catalog.BACKENDS.values():
         missing = spec.missing()
-        backends.append({"name": spec.title, "ready": not missing, "install": spec.install if missing else None})
+        backends.append(
+            {"name": spec.title, "ready": not missing, "install": spec.install if missing else None}
+        )
     warnings = []
     if version_of("onnxruntime") and version_of("onnxruntime-gpu"):
-        warnings.append("onnxruntime and onnxruntime-gpu are both installed and overwrite each other: uninstall both, install one")
+        warnings.append(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: uninstall both,"
+            " install one"
+        )
     torch, vision = version_of("torch") or "", version_of("torchvision") or ""
     if vision and ("+cpu" in torch) != ("+cpu" in vision):
-        warnings.append(f"torch {torch} and torchvision {vision} come from different builds: importing torchvision will fail")
+        warnings.append(
+            f"torch {torch} and torchvision {vision} come from different builds: importing torchvision will"
+            " fail"
+        )
     environment = fingerprint()
     load, cores = environment.load_at_start, environment.cores
     if load and cores and load[0] > cores:
@@ -37,7 +45,8 @@ def findings() -> dict[str, Any]:
 @click.command(short_help="the environment, and what is missing")
 @output_options
 def command(**options: Any) -> int:
-    """Say what this machine is, which backends are ready, and the line that installs each missing one."""
+    """Say what this machine is, which backends are ready, and the line that installs
+    each missing one."""
     from rich.markup import escape
 
     from mlopt.cli.common import Screen
@@ -49,9 +58,15 @@ def command(**options: Any) -> int:
         return 0
     environment = found["environment"]
     screen.out.print(
-        f"{environment['cpu']}, {environment['cores']} cores, {' '.join(environment['isa'])}; GPU: {environment['gpu'] or 'none'}", markup=False
+        f"{environment['cpu']}, {environment['cores']} cores, {' '.join(environment['isa'])}; GPU:"
+        f" {environment['gpu'] or 'none'}",
+        markup=False,
     )
-    screen.out.print("  ".join(f"{name} {version}" for name, version in environment["versions"].items()), markup=False, soft_wrap=True)
+    screen.out.print(
+        "  ".join(f"{name} {version}" for name, version in environment["versions"].items()),
+        markup=False,
+        soft_wrap=True,
+    )
     for backend in found["backends"]:
         mark = "[green]ready  [/]" if backend["ready"] else "[red]missing[/]"
         install = "" if backend["ready"] else escape(backend["install"])

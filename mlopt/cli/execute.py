@@ -23,7 +23,8 @@ class Where:
 
 
 def default_directory(model: str) -> Path:
-    """Where results go without -o: beside nothing, in the working directory, named after the model."""
+    """Where results go without -o: beside nothing, in the working directory, named
+    after the model."""
     stem = Path(model.partition(":")[0]).stem or "model"
     return Path(f"{stem.rpartition('.')[2]}-mlopt")
 
@@ -73,8 +74,13 @@ def show_steps(recipe: Recipe, directory: Path, screen: Screen) -> None:
     path = Path(recipe.model.path)
     size = path.stat().st_size if path.is_file() else None
     if screen.as_json:
-        passes = [{"name": s.name, "takes": s.takes, "config": s.config.model_dump(mode="json", by_alias=True)} for s in steps]
-        screen.json({"model": recipe.model.path, "bytes": size, "directory": str(directory), "passes": passes})
+        passes = [
+            {"name": s.name, "takes": s.takes, "config": s.config.model_dump(mode="json", by_alias=True)}
+            for s in steps
+        ]
+        screen.json(
+            {"model": recipe.model.path, "bytes": size, "directory": str(directory), "passes": passes}
+        )
         return
     screen.line(f"{recipe.model.path}{f'  {size / 1e6:.2f} MB' if size else ''}  ->  {directory}")
     for number, step in enumerate(steps, 1):

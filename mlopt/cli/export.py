@@ -12,7 +12,9 @@ from mlopt.cli.compress import leaf_options, run_options
 
 @click.command(short_help="exports only")
 @click.argument("model")
-@click.option("--to", "export", multiple=True, callback=comma, required=True, metavar="torchscript,onnx,aoti,tensorrt")
+@click.option(
+    "--to", "export", multiple=True, callback=comma, required=True, metavar="torchscript,onnx,aoti,tensorrt"
+)
 @run_options
 @leaf_options
 @click.option("--opset", type=click.IntRange(18, 23), default=20, show_default=True)
@@ -21,7 +23,8 @@ from mlopt.cli.compress import leaf_options, run_options
 @trust_options
 @output_options
 def command(**options: Any) -> int:
-    """Export MODEL as it is: checked and measured, not pruned. An .onnx file can be quantized and built into an engine."""
+    """Export MODEL as it is: checked and measured, not pruned. An .onnx file can be
+    quantized and built into an engine."""
     from mlopt.cli.compress import shared_of
     from mlopt.cli.execute import run_wanted
     from mlopt.recipe.from_options import Wanted

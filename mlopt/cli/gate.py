@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlopt.cli.common import Screen, input_option, ints, output_options, parse_arguments, store_option, trust_options
+from mlopt.cli.common import (
+    Screen,
+    input_option,
+    ints,
+    output_options,
+    parse_arguments,
+    store_option,
+    trust_options,
+)
 
 if TYPE_CHECKING:
     from mlopt.judging.policy import Policy
@@ -35,28 +43,66 @@ SELF_TEST_S = 240.0
 
 @click.command(short_help="judge: yes or no")
 @click.argument("candidate", required=False)
-@click.option("--baseline", help="An artifact, a MODEL, a run directory, a manifest (baseline.json), or `eager`: the candidate's own dense module.")
-@click.option("--policy", "policy_file", type=click.Path(path_type=Path), help="gate.yaml; options below replace its values.")
-@click.option("--profile", type=click.Choice(["default", "strict", "coarse"]), help="Latency within 2.5%, 1.5% or 5%. Not with --policy.")
+@click.option(
+    "--baseline",
+    help=(
+        "An artifact, a MODEL, a run directory, a manifest (baseline.json), or `eager`: the candidate's own"
+        " dense module."
+    ),
+)
+@click.option(
+    "--policy",
+    "policy_file",
+    type=click.Path(path_type=Path),
+    help="gate.yaml; options below replace its values.",
+)
+@click.option(
+    "--profile",
+    type=click.Choice(["default", "strict", "coarse"]),
+    help="Latency within 2.5%, 1.5% or 5%. Not with --policy.",
+)
 @click.option("--max-latency", metavar="2.5%", help="How much slower the low end of the calls may be.")
 @click.option("--max-tail", metavar="10%", help="The same for the 95th percentile.")
 @click.option("--max-size", metavar="5%", help="How much larger the file may be.")
 @click.option("--max-memory", metavar="10%", help="The same for the peak memory of a process that runs it.")
-@click.option("--max-drop", type=float, metavar="POINTS", help="Points of accuracy that may be lost; needs --data, or two run directories.")
-@click.option("--min-agreement", type=float, metavar="SHARE", help="Share of samples on which both must decide alike.")
+@click.option(
+    "--max-drop",
+    type=float,
+    metavar="POINTS",
+    help="Points of accuracy that may be lost; needs --data, or two run directories.",
+)
+@click.option(
+    "--min-agreement", type=float, metavar="SHARE", help="Share of samples on which both must decide alike."
+)
 @click.option("--budget", type=float, metavar="SECONDS", help="For each comparison, at most. Default: 30.")
-@click.option("--confidence", type=float, metavar="0.99", help="1 minus the chance of a wrong FAIL at a tolerance.")
+@click.option(
+    "--confidence", type=float, metavar="0.99", help="1 minus the chance of a wrong FAIL at a tolerance."
+)
 @click.option("--threads", type=click.IntRange(min=1))
 @click.option("--batch", callback=lambda c, p, v: ints(c, p, v) if v else None, metavar="1,8")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]))
-@click.option("--copies", type=click.Choice(["in", "out"]), help="Copies to and from the device: in or out of the time.")
+@click.option(
+    "--copies", type=click.Choice(["in", "out"]), help="Copies to and from the device: in or out of the time."
+)
 @click.option("--data", metavar="DATA", help="Labelled data, to measure the accuracy of both.")
 @click.option("--artifact", metavar="NAME", help="Judge this one of a run directory: model.onnx")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write gate.json, report.html, report.md, junit.xml and every sample there.")
 @click.option(
-    "--save-baseline", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Make CANDIDATE the baseline: measure it, write FILE."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Write gate.json, report.html, report.md, junit.xml and every sample there.",
 )
-@click.option("--self-test", is_flag=True, help="A/A and known slow-downs on this machine: what the gate's word is worth here. Four minutes.")
+@click.option(
+    "--save-baseline",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Make CANDIDATE the baseline: measure it, write FILE.",
+)
+@click.option(
+    "--self-test",
+    is_flag=True,
+    help="A/A and known slow-downs on this machine: what the gate's word is worth here. Four minutes.",
+)
 @input_option
 @trust_options
 @store_option
@@ -80,8 +126,18 @@ def command(candidate: str | None, **options: Any) -> int:
     from mlopt.measuring.files import parse_inputs
     from mlopt.model.trust import Trust
 
-    trust = Trust(options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"])
-    gate = Gate(policy, trust, parse_inputs(options["inputs"]), options["data"], options["out"], screen.say, _store(options["store"]))
+    trust = Trust(
+        options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"]
+    )
+    gate = Gate(
+        policy,
+        trust,
+        parse_inputs(options["inputs"]),
+        options["data"],
+        options["out"],
+        screen.say,
+        _store(options["store"]),
+    )
     try:
         if options["save_baseline"] is not None:
             names = gate.save_baseline(candidate, options["save_baseline"])
@@ -104,7 +160,9 @@ def policy_of(file: Path | None, profile: str | None, overrides: Mapping[str, ob
     if file is not None and profile is not None:
         raise UsageError("--policy and --profile both say what is judged", "give one of them")
     base = policy.load(file) if file is not None else policy.profile(profile or "default")
-    return policy.build(base, {path: overrides[name] for name, path in OVERRIDES.items() if overrides[name] is not None})
+    return policy.build(
+        base, {path: overrides[name] for name, path in OVERRIDES.items() if overrides[name] is not None}
+    )
 
 
 def _show_baseline(file: Path, names: list[str], alone: bool, screen: Screen) -> None:
@@ -159,9 +217,25 @@ def _self_test(budget_s: float, out: Path | None, screen: Screen) -> int:
     if screen.as_json:
         screen.json(result)
         return 0
-    heads = ("truth", "profile", "right verdict", "comparisons", "right", "wrong", "inconclusive", "median time")
+    heads = (
+        "truth",
+        "profile",
+        "right verdict",
+        "comparisons",
+        "right",
+        "wrong",
+        "inconclusive",
+        "median time",
+    )
     shown = [
-        (row.name, row.profile, row.want, *map(str, (row.trials, row.right, row.wrong, row.inconclusive)), duration(row.median_s)) for row in rows
+        (
+            row.name,
+            row.profile,
+            row.want,
+            *map(str, (row.trials, row.right, row.wrong, row.inconclusive)),
+            duration(row.median_s),
+        )
+        for row in rows
     ]
     screen.table(heads, shown, left=3)
     return 0

@@ -19,13 +19,18 @@ if TYPE_CHECKING:
 @click.command(short_help="what a model is and what can be pruned")
 @click.argument("model")
 @click.option("--sensitivity", is_flag=True, help="What each width costs when it alone is narrowed.")
-@click.option("--data", metavar="DATA", help="With --sensitivity: measure accuracy instead of the change of the output.")
-@click.option("--svg", type=click.Path(path_type=Path), metavar="FILE", help="With --sensitivity: also draw it.")
+@click.option(
+    "--data", metavar="DATA", help="With --sensitivity: measure accuracy instead of the change of the output."
+)
+@click.option(
+    "--svg", type=click.Path(path_type=Path), metavar="FILE", help="With --sensitivity: also draw it."
+)
 @input_option
 @trust_options
 @output_options
 def command(model: str, **options: Any) -> int:
-    """Parameters, MACs, bytes, layers, what can be pruned, and what each runtime will say to MODEL."""
+    """Parameters, MACs, bytes, layers, what can be pruned, and what each runtime will
+    say to MODEL."""
     from mlopt.cli.common import Screen
     from mlopt.model.trust import Trust
     from mlopt.records.edge import to_json
@@ -33,7 +38,9 @@ def command(model: str, **options: Any) -> int:
     from mlopt.run.inspection import FileDescription, inspect_model
 
     screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
-    trust = Trust(options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"])
+    trust = Trust(
+        options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"]
+    )
     if options["sensitivity"]:
         return _sensitivity(model, trust, options, screen)
     if options["data"] or options["svg"]:
@@ -48,7 +55,9 @@ def command(model: str, **options: Any) -> int:
             screen.line(f"  input     {spec}")
         if found.operators:
             screen.line(f"  opset     {found.opset}")
-            screen.line("  operators " + ", ".join(f"{name} {count}" for name, count in found.operators.items()))
+            screen.line(
+                "  operators " + ", ".join(f"{name} {count}" for name, count in found.operators.items())
+            )
         return 0
     for line in _of_module(model, found, options["verbose"]):
         screen.line(line)
@@ -63,7 +72,9 @@ def _of_module(model: str, found: ModuleDescription, verbose: bool) -> Iterator[
     for spec in found.input:
         yield f"  input     {spec}"
     yield f"  params    {number(found.params)}"
-    yield f"  MACs      {number(found.macs) if found.macs is not None else 'unknown: ' + found.prunable_reason}"
+    yield (
+        f"  MACs      {number(found.macs) if found.macs is not None else 'unknown: ' + found.prunable_reason}"
+    )
     for layer in found.layers if verbose else ():
         yield f"  layer     {layer.path}  {layer.class_}  {number(layer.params)}"
     yield f"  prunable  {len(found.prunable)} widths{'' if verbose else ' (-v lists them, and the layers)'}"
@@ -76,7 +87,8 @@ def _of_module(model: str, found: ModuleDescription, verbose: bool) -> Iterator[
 
 
 def _sensitivity(model: str, trust: Any, options: dict[str, Any], screen: Any) -> int:
-    """A table of the metric, one row a width and one column a share; the same as SVG where asked."""
+    """A table of the metric, one row a width and one column a share; the same as SVG
+    where asked."""
     from rich.table import Table
 
     from mlopt.report.charts import heatmap
@@ -89,12 +101,18 @@ def _sensitivity(model: str, trust: Any, options: dict[str, Any], screen: Any) -
         flat = [value for row in found.values for value in row] or [0.0]
         falling = found.metric.startswith(("accuracy", "r2"))
         drawing = heatmap(
-            title, shares, list(zip(found.groups, map(list, found.values), strict=True)), min(flat) if falling else max(flat), found.dense
+            title,
+            shares,
+            list(zip(found.groups, map(list, found.values), strict=True)),
+            min(flat) if falling else max(flat),
+            found.dense,
         )
         try:
             options["svg"].write_text(drawing)
         except OSError as error:
-            raise UsageError(f"{options['svg']}: {error.strerror}", "give a file in a directory that exists") from error
+            raise UsageError(
+                f"{options['svg']}: {error.strerror}", "give a file in a directory that exists"
+            ) from error
     if screen.as_json:
         screen.json(asdict(found))
         return 0

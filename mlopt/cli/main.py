@@ -1,4 +1,5 @@
-"""`mlopt`: finds a command, runs it, and turns errors into one message and an exit code. Imports click and nothing heavy."""
+"""`mlopt`: finds a command, runs it, and turns errors into one message and an exit
+code. Imports click and nothing heavy."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ class Lazy(click.Group):
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="mlopt")
 def group() -> None:
-    """Takes a trained PyTorch model and gives back smaller, faster artifacts that were checked and measured.
+    """Takes a trained PyTorch model and gives back smaller, faster artifacts that were
+    checked and measured.
 
     \b
         mlopt compress model.pt --prune 0.5

@@ -16,16 +16,32 @@ BUDGET_S = 5.0
 
 @click.command(short_help="prune only, or apply a plan")
 @click.argument("model")
-@click.option("--amount", metavar="AMOUNT", help="0.5 (half of the MACs), macs:0.5, params:0.5, channels:0.5, latency:0.5, layers:2")
 @click.option(
-    "--plan", "plan_file", type=click.Path(path_type=Path), metavar="PLAN.json", help="Apply what another run decided, instead of --amount."
+    "--amount",
+    metavar="AMOUNT",
+    help="0.5 (half of the MACs), macs:0.5, params:0.5, channels:0.5, latency:0.5, layers:2",
+)
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(path_type=Path),
+    metavar="PLAN.json",
+    help="Apply what another run decided, instead of --amount.",
 )
 @pruning_options
-@click.option("--data", metavar="DATA", help="file.npz, a folder of class folders, or package.module:factory.")
+@click.option(
+    "--data", metavar="DATA", help="file.npz, a folder of class folders, or package.module:factory."
+)
 @out_option
 @store_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of each measured runtime.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Threads of each measured runtime.",
+)
 @click.option("--bench", is_flag=True, help="Measure the pruned module beside the dense one.")
 @input_option
 @trust_options
@@ -33,7 +49,8 @@ BUDGET_S = 5.0
 def command(amount: str | None, plan_file: Path | None, bench: bool, **options: Any) -> int:
     """Prune MODEL, prove it, and write DIR/model and DIR/plan.json.
 
-    The plan says what stays of each width and why. Edit it, compare it, or apply it to another checkpoint of the same model.
+    The plan says what stays of each width and why. Edit it, compare it, or apply it to
+    another checkpoint of the same model.
     """
     from mlopt.cli.execute import run_wanted
     from mlopt.errors import UsageError

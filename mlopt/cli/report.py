@@ -11,7 +11,12 @@ FORMATS = ("html", "md", "json", "junit", "github", "gitlab")
 
 @click.command(short_help="render a report again")
 @click.argument("directories", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--format", "kind", type=click.Choice(FORMATS), help="Print this to standard output instead of writing files.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(FORMATS),
+    help="Print this to standard output instead of writing files.",
+)
 def command(directories: tuple[Path, ...], kind: str | None) -> int:
     """Write the reports of each directory again: of a run from its run.json, of a gate
     from its gate.json.
@@ -30,7 +35,9 @@ def command(directories: tuple[Path, ...], kind: str | None) -> int:
             continue
         from mlopt.records import gate, run
 
-        for path in write_gate(home, gate.read(directory)) if is_gate else write_reports(home, run.read(directory)):
+        for path in (
+            write_gate(home, gate.read(directory)) if is_gate else write_reports(home, run.read(directory))
+        ):
             click.echo(str(path))
     return 0
 
@@ -71,4 +78,8 @@ def _of_gate(directory: Path, kind: str) -> str:
         return text_of(to_json(record)).rstrip()
     if kind == "junit":
         return formats.junit(record)
-    return formats.gitlab(record) if kind == "gitlab" else formats.github(record, markdown(verdict_document(record)))
+    return (
+        formats.gitlab(record)
+        if kind == "gitlab"
+        else formats.github(record, markdown(verdict_document(record)))
+    )

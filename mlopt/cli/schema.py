@@ -12,10 +12,13 @@ WHAT = ("recipe", "policy", "run", "gate", "bench", "baseline")
 
 @click.command(short_help="JSON schema of what mlopt reads and writes")
 @click.argument("what", type=click.Choice(["recipe", "gate"]), default="recipe")
-@click.option("--of", "of", type=click.Choice(WHAT), help="Of what: `gate` is gate.json here, `policy` what judges.")
+@click.option(
+    "--of", "of", type=click.Choice(WHAT), help="Of what: `gate` is gate.json here, `policy` what judges."
+)
 def command(what: str, of: str | None) -> int:
-    """Print a JSON schema, for editors and validators: of a recipe or of a gate's policy (WHAT), or, with --of, also of what mlopt
-    writes: run.json, gate.json, the rows of `bench -o`, the manifest of `gate --save-baseline`."""
+    """Print a JSON schema, for editors and validators: of a recipe or of a gate's
+    policy (WHAT), or, with --of, also of what mlopt writes: run.json, gate.json, the
+    rows of `bench -o`, the manifest of `gate --save-baseline`."""
     click.echo(json.dumps(_schema(of or {"gate": "policy"}.get(what, what)), indent=1))
     return 0
 
@@ -32,5 +35,10 @@ def _schema(what: str) -> Any:
     from mlopt.records import bench, gate, run
     from mlopt.records.edge import schema_of
 
-    kinds: dict[str, Any] = {"run": run.RunRecord, "gate": gate.GateRecord, "bench": bench.BenchFile, "baseline": gate.Manifest}
+    kinds: dict[str, Any] = {
+        "run": run.RunRecord,
+        "gate": gate.GateRecord,
+        "bench": bench.BenchFile,
+        "baseline": gate.Manifest,
+    }
     return schema_of(kinds[what])

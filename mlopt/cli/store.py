@@ -14,10 +14,17 @@ from mlopt.cli.common import output_options, store_option
 @store_option
 @click.option("--size", is_flag=True, help="Say how much it holds. The default.")
 @click.option("--gc", is_flag=True, help="Remove what no run has asked for of late.")
-@click.option("--days", type=click.FloatRange(min=0), default=30.0, show_default=True, help="With --gc: of late is within so many days.")
+@click.option(
+    "--days",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="With --gc: of late is within so many days.",
+)
 @output_options
 def command(store: Path | None, size: bool, gc: bool, days: float, **options: Any) -> int:
-    """Finished passes, which runs share: how much room they take, and how to get it back."""
+    """Finished passes, which runs share: how much room they take, and how to get it
+    back."""
     from dataclasses import asdict
 
     from mlopt.cli.execute import screen_of
@@ -29,7 +36,13 @@ def command(store: Path | None, size: bool, gc: bool, days: float, **options: An
     removed = place.collect(days) if gc else None
     holds = place.usage()
     if screen.as_json:
-        screen.json({"store": str(place.root), "holds": asdict(holds), "removed": asdict(removed) if removed else None})
+        screen.json(
+            {
+                "store": str(place.root),
+                "holds": asdict(holds),
+                "removed": asdict(removed) if removed else None,
+            }
+        )
         return 0
     if removed is not None:
         screen.line(f"removed {removed.objects} artifacts, {bytes_for_people(removed.bytes)}")

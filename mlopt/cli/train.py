@@ -16,7 +16,8 @@ from mlopt.cli.common import output_options, stack, where_options
 @stack(*where_options)
 @output_options
 def command(recipe: Path, nproc: int | None, **options: Any) -> int:
-    """Run the passes of RECIPE.yaml that change the module, and leave the exports. DIR/model is the bundle."""
+    """Run the passes of RECIPE.yaml that change the module, and leave the exports.
+    DIR/model is the bundle."""
     from mlopt import catalog
     from mlopt.cli.execute import execute, screen_of, where_of
     from mlopt.errors import RecipeError

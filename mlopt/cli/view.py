@@ -12,7 +12,8 @@ import click
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Default: a free one.")
 @click.option("--browse/--no-browse", default=True, help="Open a browser.")
 def command(artifact: Path, port: int, browse: bool) -> int:
-    """Serve ARTIFACT with Netron on this machine only, with its telemetry off, until Ctrl-C."""
+    """Serve ARTIFACT with Netron on this machine only, with its telemetry off, until
+    Ctrl-C."""
     from mlopt.integrations.netron import serve
 
     address = serve(artifact, port, browse)

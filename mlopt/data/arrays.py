@@ -53,15 +53,24 @@ def from_npz(path: Path) -> DataSet:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
-        raise DataError(f"{path} is not a readable .npz file: {error}", "write it with numpy.savez(path, x=..., y=...)") from error
+        raise DataError(
+            f"{path} is not a readable .npz file: {error}", "write it with numpy.savez(path, x=..., y=...)"
+        ) from error
     if "x" not in arrays:
-        raise DataError(f"{path} has no array 'x' (it has {', '.join(arrays) or 'nothing'})", "name the inputs x and the labels y")
-    tensors = {key: _tensor(value) for key, value in arrays.items() if key in ("x", "y", "x_val", "y_val", "x_calib")}
+        raise DataError(
+            f"{path} has no array 'x' (it has {', '.join(arrays) or 'nothing'})",
+            "name the inputs x and the labels y",
+        )
+    tensors = {
+        key: _tensor(value) for key, value in arrays.items() if key in ("x", "y", "x_val", "y_val", "x_calib")
+    }
     x, y = tensors["x"], tensors.get("y")
     x_val, y_val = tensors.get("x_val"), tensors.get("y_val")
     for a, b, names in ((x, y, "x and y"), (x_val, y_val, "x_val and y_val")):
         if a is not None and b is not None and len(a) != len(b):
-            raise DataError(f"{path}: {names} have {len(a)} and {len(b)} samples", "one label for every sample")
+            raise DataError(
+                f"{path}: {names} have {len(a)} and {len(b)} samples", "one label for every sample"
+            )
     if not len(x):
         raise DataError(f"{path} holds no samples", "give at least one")
     if x_val is None and len(x) >= 2 * VALIDATION_SHARE:

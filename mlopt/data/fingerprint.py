@@ -1,9 +1,10 @@
-"""One hash of what a data object holds, without reading it sample by sample where that can be helped.
+"""One hash of what a data object holds, without reading it sample by sample where that
+can be helped.
 
-Every attribute is followed: tensors and arrays by their bytes, files and directories that
-an attribute names by size and time of change, code by its source. An object that cannot
-be looked into (a generator of C, an open file) is read sample by sample instead, whole:
-what is not hashed could change unseen.
+Every attribute is followed: tensors and arrays by their bytes, files and directories
+that an attribute names by size and time of change, code by its source. An object that
+cannot be looked into (a generator of C, an open file) is read sample by sample instead,
+whole: what is not hashed could change unseen.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def _tensor_bytes(tensor: torch.Tensor) -> bytes:
 
 
 class _Content:
-    """Walks an object and hashes what it holds. Each object once: references may go in circles."""
+    """Walks an object and hashes what it holds. Each object once: references may go in
+    circles."""
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256()
@@ -102,7 +104,9 @@ class _Content:
             self._all("set", sorted(value, key=repr))
         elif isinstance(value, range):
             self._word(value)
-        elif isinstance(value, DataLoader):  # how it reads is its own affair; its workers and generator are none of the data
+        elif isinstance(
+            value, DataLoader
+        ):  # how it reads is its own affair; its workers and generator are none of the data
             self._all("loader", [value.dataset, value.batch_size, value.drop_last, value.collate_fn])
         elif isinstance(value, functools.partial):
             self._all("partial", [value.func, value.args, value.keywords])
@@ -118,13 +122,20 @@ class _Content:
             self.add(item)
 
     def _text(self, value: str | Path) -> None:
-        """A text; where it names a file or a directory, also what lies there, by size and time of change."""
+        """A text; where it names a file or a directory, also what lies there, by size
+        and time of change."""
         self._word("text", value)
         path = Path(value)
         if len(str(value)) > LONGEST_PATH or "\0" in str(value) or not str(value):
             return
         try:
-            files = sorted(path.rglob("*")) if path.is_dir() and path.is_absolute() else [path] if path.is_file() else []
+            files = (
+                sorted(path.rglob("*"))
+                if path.is_dir() and path.is_absolute()
+                else [path]
+                if path.is_file()
+                else []
+            )
             for file in files:
                 state = file.stat()
                 self._word(file, state.st_size, state.st_mtime_ns)
@@ -135,7 +146,10 @@ class _Content:
         function = value.__func__ if isinstance(value, types.MethodType) else value
         self._word("function", function.__module__, function.__qualname__)
         self.digest.update(function.__code__.co_code)
-        self._all("held", [function.__code__.co_consts and _plain_constants(function.__code__), function.__defaults__])
+        self._all(
+            "held",
+            [function.__code__.co_consts and _plain_constants(function.__code__), function.__defaults__],
+        )
         self._all("cells", [cell.cell_contents for cell in function.__closure__ or ()])
         if isinstance(value, types.MethodType):
             self.add(value.__self__)
@@ -160,4 +174,11 @@ class _Content:
 
 def _plain_constants(code: types.CodeType) -> tuple[str, ...]:
     """Constants of a function, those of functions inside it too."""
-    return tuple(" ".join(_plain_constants(item)) + item.co_code.hex() if isinstance(item, types.CodeType) else repr(item) for item in code.co_consts)
+    return tuple(
+        (
+            " ".join(_plain_constants(item)) + item.co_code.hex()
+            if isinstance(item, types.CodeType)
+            else repr(item)
+        )
+        for item in code.co_consts
+    )

@@ -36,9 +36,17 @@ class Images(WithTargets):
         channels, height, width = self.size
         try:
             with Image.open(path) as image:
-                pixels = np.asarray(image.convert("L" if channels == 1 else "RGB").resize((width, height)), dtype=np.float32) / 255
+                pixels = (
+                    np.asarray(
+                        image.convert("L" if channels == 1 else "RGB").resize((width, height)),
+                        dtype=np.float32,
+                    )
+                    / 255
+                )
         except OSError as error:
-            raise DataError(f"{path} is not a readable image: {error}", "remove it from the folder") from error
+            raise DataError(
+                f"{path} is not a readable image: {error}", "remove it from the folder"
+            ) from error
         pixels = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
         return torch.from_numpy(np.ascontiguousarray(pixels)), torch.tensor(label)
 
@@ -53,9 +61,16 @@ def from_folder(path: Path, inputs: tuple[TensorSpec, ...]) -> DataSet:
 
     def listing(root: Path) -> list[tuple[Path, int]]:
         classes = sorted(folder for folder in root.iterdir() if folder.is_dir())
-        return [(file, label) for label, folder in enumerate(classes) for file in sorted(folder.iterdir()) if file.suffix.lower() in IMAGE_SUFFIXES]
+        return [
+            (file, label)
+            for label, folder in enumerate(classes)
+            for file in sorted(folder.iterdir())
+            if file.suffix.lower() in IMAGE_SUFFIXES
+        ]
 
-    validation = next((path / name for name in ("val", "valid", "validation", "test") if (path / name).is_dir()), None)
+    validation = next(
+        (path / name for name in ("val", "valid", "validation", "test") if (path / name).is_dir()), None
+    )
     split = (path / "train").is_dir() and validation is not None
     train = listing(path / "train" if split else path)
     if not train:
@@ -67,4 +82,6 @@ def from_folder(path: Path, inputs: tuple[TensorSpec, ...]) -> DataSet:
     if len(size) != 3:
         raise DataError("images need the size that the model takes", "say it: --input batch,3,224,224")
     part = Part("train", Images(rest or train, size))
-    return DataSet(sha256_json(sorted(hash_tree(path).items())), part, part, Part("evaluation", Images(held, size)))
+    return DataSet(
+        sha256_json(sorted(hash_tree(path).items())), part, part, Part("evaluation", Images(held, size))
+    )

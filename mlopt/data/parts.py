@@ -51,7 +51,10 @@ class Part:
 
     def __post_init__(self) -> None:
         if isinstance(self.source, Iterator):
-            raise DataError(f"the {self.name} data can be read only once", "give a list, a Dataset or a DataLoader instead of a generator")
+            raise DataError(
+                f"the {self.name} data can be read only once",
+                "give a list, a Dataset or a DataLoader instead of a generator",
+            )
 
     def batches(self, size: int, seed: int | None = None) -> Iterator[Batch]:
         """Batches of `size` (a DataLoader's or iterable's own size stays), shuffled
@@ -73,7 +76,10 @@ class Part:
         inputs, target = item if isinstance(item, (tuple, list)) and len(item) == 2 else (item, None)
         inputs = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
         if not all(isinstance(tensor, torch.Tensor) for tensor in inputs):
-            raise DataError(f"the {self.name} data gives {type(inputs[0]).__name__}, not tensors", "yield (inputs, target) with torch tensors")
+            raise DataError(
+                f"the {self.name} data gives {type(inputs[0]).__name__}, not tensors",
+                "yield (inputs, target) with torch tensors",
+            )
         return inputs, target
 
     def batch_sizes(self, size: int) -> list[int] | None:

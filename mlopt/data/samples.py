@@ -1,4 +1,5 @@
-"""Example inputs for an artifact: real ones where there is data, synthetic ones where there is none."""
+"""Example inputs for an artifact: real ones where there is data, synthetic ones where
+there is none."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ SYNTHETIC_SAMPLES = 8
 """More synthetic samples would show no more than these."""
 
 
-def samples_for(artifact: Artifact, count: int, data: DataSet, seed: int = 0) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
+def samples_for(
+    artifact: Artifact, count: int, data: DataSet, seed: int = 0
+) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
     """Inputs (samples first) and targets of about `count` samples: calibration data if
     there is any, else other data, else synthetic inputs without targets.
 
@@ -28,7 +31,13 @@ def samples_for(artifact: Artifact, count: int, data: DataSet, seed: int = 0) ->
         return synthetic(artifact.inputs, seed=seed), None
     inputs, target = part.take(count if fixed is None else max(fixed, count // fixed * fixed))
     if len(inputs) != len(artifact.inputs):
-        raise DataError(f"the data gives {len(inputs)} inputs a batch, the model takes {len(artifact.inputs)}", "give --input once for each")
+        raise DataError(
+            f"the data gives {len(inputs)} inputs a batch, the model takes {len(artifact.inputs)}",
+            "give --input once for each",
+        )
     if fixed is not None and len(inputs[0]) < fixed:
-        raise DataError(f"the model's batch is fixed at {fixed}, the data has {len(inputs[0])} samples", "leave the batch dynamic: --input batch,...")
+        raise DataError(
+            f"the model's batch is fixed at {fixed}, the data has {len(inputs[0])} samples",
+            "leave the batch dynamic: --input batch,...",
+        )
     return inputs, target

@@ -15,7 +15,19 @@ from mlopt.errors import DataError
 from mlopt.model.allowlist import resolve_factory
 from mlopt.model.trust import is_factory
 
-__all__ = ["NO_DATA", "Arrays", "Batch", "Data", "DataSet", "Images", "Part", "adopt", "check_batch", "check_labels", "load_data"]
+__all__ = [
+    "NO_DATA",
+    "Arrays",
+    "Batch",
+    "Data",
+    "DataSet",
+    "Images",
+    "Part",
+    "adopt",
+    "check_batch",
+    "check_labels",
+    "load_data",
+]
 
 
 def load_data(text: str | None, inputs: tuple[TensorSpec, ...] = ()) -> DataSet:
@@ -35,17 +47,26 @@ def load_data(text: str | None, inputs: tuple[TensorSpec, ...] = ()) -> DataSet:
         except Exception as error:
             raise DataError(f"{text} raised {type(error).__name__}: {error}", "fix the factory") from error
         if not isinstance(data, Data):
-            raise DataError(f"{text} returned a {type(data).__name__}", "return mlopt.Data(train=..., calibration=..., evaluation=...)")
+            raise DataError(
+                f"{text} returned a {type(data).__name__}",
+                "return mlopt.Data(train=..., calibration=..., evaluation=...)",
+            )
         return adopt(data, text)
-    raise DataError(f"--data {text}: no such file, folder or factory", "give a .npz file, a folder of class folders, or package.module:factory")
+    raise DataError(
+        f"--data {text}: no such file, folder or factory",
+        "give a .npz file, a folder of class folders, or package.module:factory",
+    )
 
 
 def adopt(data: Data, name: str = "data") -> DataSet:
-    """A `Data` object as a data set. Its fingerprint covers its name and all that its parts hold."""
+    """A `Data` object as a data set. Its fingerprint covers its name and all that its
+    parts hold."""
     parts = {key: Part(key, value) if value is not None else None for key, value in vars(data).items()}
     for part in parts.values():
         if part is not None:
             part.take(1)  # nothing that cannot be read, or is empty, gets any further
     content = {key: fingerprint_of(part) for key, part in parts.items() if part is not None}
     fallback = parts["train"] or parts["evaluation"]
-    return DataSet(sha256_json([name, content]), parts["train"], parts["calibration"] or fallback, parts["evaluation"])
+    return DataSet(
+        sha256_json([name, content]), parts["train"], parts["calibration"] or fallback, parts["evaluation"]
+    )

@@ -16,19 +16,22 @@ from mlopt.model.tensors import canonical
 from mlopt.system.quiet import quiet
 
 INLINE_LIMIT = 1_900_000_000
-"""Bytes of weights above which they go beside the file: a protobuf cannot exceed 2 GiB."""
+"""Bytes of weights above which they go beside the file: a protobuf cannot exceed 2
+GiB."""
 
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """What was written. `inputs`: the signature that the file has; `why_fixed`: why dynamic dimensions were given up, or empty."""
+    """What was written. `inputs`: the signature that the file has; `why_fixed`: why
+    dynamic dimensions were given up, or empty."""
 
     inputs: tuple[TensorSpec, ...]
     why_fixed: str
 
 
 def export_onnx(module: nn.Module, specs: tuple[TensorSpec, ...], path: Path, opset: int) -> OnnxExport:
-    """Write a module (in evaluation mode, without gradients) as ONNX; where dynamic dimensions are refused, at the fixed shape.
+    """Write a module (in evaluation mode, without gradients) as ONNX; where dynamic
+    dimensions are refused, at the fixed shape.
 
     Raises `BackendMissing`, or `PassFailed` with the exporter's own words.
     """
@@ -43,7 +46,10 @@ def export_onnx(module: nn.Module, specs: tuple[TensorSpec, ...], path: Path, op
     except Exception as error:  # torch.export and the exporter raise their own many kinds
         if dynamic_shapes(specs) is None:
             raise _refused(error) from error
-        why = f"dynamic dimensions were refused ({first_line(error)}); exported at {'; '.join(map(str, fixed(specs)))}"
+        why = (
+            f"dynamic dimensions were refused ({first_line(error)}); exported at"
+            f" {'; '.join(map(str, fixed(specs)))}"
+        )
     try:
         _write(module, fixed(specs), path, opset)
     except Exception as error:
@@ -53,7 +59,10 @@ def export_onnx(module: nn.Module, specs: tuple[TensorSpec, ...], path: Path, op
 
 def _refused(error: Exception) -> PassFailed:
     line = first_line(error)
-    return PassFailed(f"the model cannot be exported to ONNX: {type(error).__name__}: {line}", "look at the operator it names")
+    return PassFailed(
+        f"the model cannot be exported to ONNX: {type(error).__name__}: {line}",
+        "look at the operator it names",
+    )
 
 
 def _write(module: nn.Module, specs: tuple[TensorSpec, ...], path: Path, opset: int) -> None:
@@ -73,7 +82,9 @@ def _write(module: nn.Module, specs: tuple[TensorSpec, ...], path: Path, opset: 
     size = sum(tensor.numel() * tensor.element_size() for tensor in canonical(module).values())
     # The exporter's metadata holds stack traces with paths of this machine: the file
     # would differ from place to place.
-    for node in program.model.graph.all_nodes() if hasattr(program.model.graph, "all_nodes") else program.model.graph:
+    for node in (
+        program.model.graph.all_nodes() if hasattr(program.model.graph, "all_nodes") else program.model.graph
+    ):
         node.metadata_props.clear()
     for value in program.model.graph.inputs:
         value.metadata_props.clear()

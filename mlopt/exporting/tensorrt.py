@@ -1,4 +1,5 @@
-"""ONNX file to TensorRT engine, built in a child process: a builder that crashes is one failed build."""
+"""ONNX file to TensorRT engine, built in a child process: a builder that crashes is one
+failed build."""
 
 from __future__ import annotations
 
@@ -12,7 +13,10 @@ from mlopt.artifact import Artifact
 from mlopt.errors import BackendMissing, PassFailed
 from mlopt.exporting.tensorrt_builder import EngineAnswer, EngineJob
 
-PACKAGES = {"rtx": ("tensorrt_rtx", "pip install 'mlopt[rtx]'"), "tensorrt": ("tensorrt", "pip install 'mlopt[tensorrt]'")}
+PACKAGES = {
+    "rtx": ("tensorrt_rtx", "pip install 'mlopt[rtx]'"),
+    "tensorrt": ("tensorrt", "pip install 'mlopt[tensorrt]'"),
+}
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,9 @@ def build_engine(onnx: Artifact, flavour: str, path: Path, max_batch: int, timeo
     if find_spec(package) is None:
         raise BackendMissing("TensorRT-RTX" if flavour == "rtx" else "TensorRT", install)
     profile = {
-        spec.name: [[dim if isinstance(dim, int) else limit for dim in spec.dims] for limit in (1, 1, max_batch)]
+        spec.name: [
+            [dim if isinstance(dim, int) else limit for dim in spec.dims] for limit in (1, 1, max_batch)
+        ]
         for spec in onnx.inputs
         if any(isinstance(dim, str) for dim in spec.dims)
     }
@@ -43,10 +49,18 @@ def build_engine(onnx: Artifact, flavour: str, path: Path, max_batch: int, timeo
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired as error:
-        raise PassFailed(f"the TensorRT build took longer than {timeout_s:.0f} s", "raise timeout_s in the recipe") from error
+        raise PassFailed(
+            f"the TensorRT build took longer than {timeout_s:.0f} s", "raise timeout_s in the recipe"
+        ) from error
     lines = done.stdout.strip().splitlines()
     answer = EngineAnswer.from_text(lines[-1]) if lines and lines[-1].startswith("{") else EngineAnswer()
     if done.returncode or answer.error or not path.is_file():
-        tail = answer.error or " | ".join(done.stderr.strip().splitlines()[-3:]) or f"the builder died with {done.returncode}"
-        raise PassFailed(f"TensorRT refused {onnx.name}: {tail}", "look at the node it names with `mlopt view`")
+        tail = (
+            answer.error
+            or " | ".join(done.stderr.strip().splitlines()[-3:])
+            or f"the builder died with {done.returncode}"
+        )
+        raise PassFailed(
+            f"TensorRT refused {onnx.name}: {tail}", "look at the node it names with `mlopt view`"
+        )
     return EngineBuild(answer.version, answer.bytes)

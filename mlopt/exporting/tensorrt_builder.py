@@ -1,7 +1,9 @@
-"""Builds a TensorRT engine from an ONNX file: `python -m mlopt.exporting.tensorrt_builder JOB`. One adapter for `tensorrt` and `tensorrt_rtx`.
+"""Builds a TensorRT engine from an ONNX file: `python -m
+mlopt.exporting.tensorrt_builder JOB`. One adapter for `tensorrt` and `tensorrt_rtx`.
 
-Runs in a process of its own. Precision lives in the ONNX graph: networks are strongly typed, as TensorRT 11 and RTX know no other way.
-Names used here exist in TensorRT 10, 11 and RTX 1.7; what only RTX has is guarded by `hasattr`.
+Runs in a process of its own. Precision lives in the ONNX graph: networks are strongly
+typed, as TensorRT 11 and RTX know no other way. Names used here exist in TensorRT 10,
+11 and RTX 1.7; what only RTX has is guarded by `hasattr`.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ class EngineAnswer:
 
 
 def make_logger(trt: Any) -> Any:
-    """A logger that keeps what was said: setters log an error and carry on, so errors are looked for at the end."""
+    """A logger that keeps what was said: setters log an error and carry on, so errors
+    are looked for at the end."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -67,14 +70,20 @@ def make_logger(trt: Any) -> Any:
             self.messages.append((str(severity).rpartition(".")[2], message))
 
         def errors(self) -> list[str]:
-            # Every API error on a machine without a GPU is followed by a line about the missing driver.
-            return [text for kind, text in self.messages if kind in ("ERROR", "INTERNAL_ERROR") and "checkMacros" not in text]
+            # Every API error on a machine without a GPU is followed by a line about the
+            # missing driver.
+            return [
+                text
+                for kind, text in self.messages
+                if kind in ("ERROR", "INTERNAL_ERROR") and "checkMacros" not in text
+            ]
 
     return Logger()
 
 
 def build(package: str, onnx: Path, profile: Profile) -> tuple[bytes, str]:
-    """(engine bytes, version). Raises `ValueError` with the parser's or builder's words."""
+    """(engine bytes, version). Raises `ValueError` with the parser's or builder's
+    words."""
     trt = importlib.import_module(package)
     logger = make_logger(trt)
     builder = trt.Builder(logger)
@@ -83,7 +92,10 @@ def build(package: str, onnx: Path, profile: Profile) -> tuple[bytes, str]:
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx)):
         found = [parser.get_error(i) for i in range(parser.num_errors)]
-        raise ValueError("; ".join(f"{e.node_name()} [{e.node_operator()}]: {e.desc().splitlines()[0]}" for e in found) or "cannot be parsed")
+        raise ValueError(
+            "; ".join(f"{e.node_name()} [{e.node_operator()}]: {e.desc().splitlines()[0]}" for e in found)
+            or "cannot be parsed"
+        )
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         if hasattr(trt.LayerType, "ATTENTION_INPUT") and layer.type == trt.LayerType.ATTENTION_INPUT:

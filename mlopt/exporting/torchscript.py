@@ -17,14 +17,16 @@ from mlopt.system.quiet import quiet
 
 @dataclass(frozen=True)
 class TorchScriptExport:
-    """What was written. `how`: `script` or `trace`; `why_not_scripted`: the compiler's first line, or empty."""
+    """What was written. `how`: `script` or `trace`; `why_not_scripted`: the compiler's
+    first line, or empty."""
 
     how: str
     why_not_scripted: str
 
 
 def export_torchscript(module: nn.Module, inputs: tuple[Any, ...], path: Path) -> TorchScriptExport:
-    """Write a module (in evaluation mode, without gradients), scripted, or traced on `inputs` where scripting fails. Raises `PassFailed`."""
+    """Write a module (in evaluation mode, without gradients), scripted, or traced on
+    `inputs` where scripting fails. Raises `PassFailed`."""
     if isinstance(module, torch.fx.GraphModule):
         module = scriptable(module)
     how, why = "script", ""
@@ -39,7 +41,9 @@ def export_torchscript(module: nn.Module, inputs: tuple[Any, ...], path: Path) -
                 program = torch.jit.freeze(torch.jit.trace(module, inputs, check_trace=False))  # type: ignore[no-untyped-call]
             except Exception as failure:
                 line = first_line(failure)
-                raise PassFailed(f"TorchScript can neither script nor trace the model: {line}", "leave out torchscript") from failure
+                raise PassFailed(
+                    f"TorchScript can neither script nor trace the model: {line}", "leave out torchscript"
+                ) from failure
         # Through memory: torch.jit.save ends the whole process when a disk is full.
         path.write_bytes(program.save_to_buffer())
     return TorchScriptExport(how, why)

@@ -56,11 +56,19 @@ def serve(artifact: Path, port: int = 0, browse: bool = False) -> Served:
         raise BackendMissing("Netron", "pip install 'mlopt[view]'") from error
     root = Path(netron.server.__file__).parent
     page = (root / "index.html").read_text(encoding="utf-8")
-    page, dated = re.subn(r'(<meta name="date" content=")[^"]*', rf"\g<1>{datetime.date.today().isoformat()} 00:00:00", page)
+    page, dated = re.subn(
+        r'(<meta name="date" content=")[^"]*', rf"\g<1>{datetime.date.today().isoformat()} 00:00:00", page
+    )
     page, versioned = re.subn(r'(<meta name="version" content=")[^"]*', r"\g<1>0.0.0", page)
     if not (dated and versioned):
-        raise UsageError("this version of Netron is not the one whose telemetry mlopt knows how to turn off", "pip install 'mlopt[view]'")
-    head = f'<meta name="type" content="Python">\n<meta name="name" content="{artifact.name}">\n<meta name="file" content="/data/{artifact.name}">\n'
+        raise UsageError(
+            "this version of Netron is not the one whose telemetry mlopt knows how to turn off",
+            "pip install 'mlopt[view]'",
+        )
+    head = (
+        f'<meta name="type" content="Python">\n<meta name="name" content="{artifact.name}">\n<meta'
+        f' name="file" content="/data/{artifact.name}">\n'
+    )
     page = page.replace('<meta name="version"', head + '<meta name="version"', 1)
     server = ThreadingHTTPServer(("127.0.0.1", port), _handler(root, page, artifact))
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -72,7 +80,14 @@ def serve(artifact: Path, port: int = 0, browse: bool = False) -> Served:
     return served
 
 
-TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".json": "application/json", ".ico": "image/x-icon", ".png": "image/png"}
+TYPES = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".json": "application/json",
+    ".ico": "image/x-icon",
+    ".png": "image/png",
+}
 
 
 def _handler(root: Path, page: str, artifact: Path) -> type[BaseHTTPRequestHandler]:
@@ -97,7 +112,8 @@ def _handler(root: Path, page: str, artifact: Path) -> type[BaseHTTPRequestHandl
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Content-Security-Policy", POLICY)
-            # Without it the page asks ipinfo.io where you are, and stops at a dialog about reporting usage. Nothing is reported.
+            # Without it the page asks ipinfo.io where you are, and stops at a dialog
+            # about reporting usage. Nothing is reported.
             self.send_header("Set-Cookie", "consent=0; SameSite=Strict")
             self.end_headers()
             if self.command == "GET":

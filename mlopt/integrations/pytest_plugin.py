@@ -98,7 +98,9 @@ class MetricGate:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", f"{MARK}(candidate, baseline, policy='default', ...): judge an artifact, one test a metric")
+    config.addinivalue_line(
+        "markers", f"{MARK}(candidate, baseline, policy='default', ...): judge an artifact, one test a metric"
+    )
     config.stash[_DONE] = {}
 
 
@@ -118,7 +120,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     mark = metafunc.definition.get_closest_marker(MARK)
     if mark is None:
-        raise pytest.UsageError(f"{metafunc.definition.nodeid} asks for {MARK} and has no mark: @pytest.mark.{MARK}(candidate=..., baseline=...)")
+        raise pytest.UsageError(
+            f"{metafunc.definition.nodeid} asks for {MARK} and has no mark:"
+            f" @pytest.mark.{MARK}(candidate=..., baseline=...)"
+        )
     from mlopt.errors import MloptError
 
     settings = _settings(mark)

@@ -44,10 +44,18 @@ def read_links(paths: Sequence[Path]) -> list[Link]:
             files.append(path)
         else:
             raise UsageError(f"{path} is not there", "give directories or files that mlopt gate -o wrote")
-    links = [link for file in dict.fromkeys(files) if (judged := read_judged(file)) is not None for link in _links_of(file, judged)]
+    links = [
+        link
+        for file in dict.fromkeys(files)
+        if (judged := read_judged(file)) is not None
+        for link in _links_of(file, judged)
+    ]
     if not links:
         shown = ", ".join(map(str, paths))
-        raise UsageError(f"no verdict on latency in {shown}", "keep what the gate writes: mlopt gate NEW --baseline OLD -o history/COMMIT")
+        raise UsageError(
+            f"no verdict on latency in {shown}",
+            "keep what the gate writes: mlopt gate NEW --baseline OLD -o history/COMMIT",
+        )
     return sorted(links, key=lambda link: (link.at, link.file))
 
 
@@ -63,14 +71,20 @@ def _is_verdict(file: Path) -> bool:
 def _links_of(file: Path, judged: Judged) -> list[Link]:
     """The latencies that were measured side by side and may be real. Raises
     `UsageError`."""
-    measured = [row for row in judged.rows if row.metric == "latency" and row.verdict not in ("INVALID", "ANOMALOUS")]
+    measured = [
+        row for row in judged.rows if row.metric == "latency" and row.verdict not in ("INVALID", "ANOMALOUS")
+    ]
     return [_link(file, judged, row, row.ratio) for row in measured if row.ratio is not None]
 
 
 def _link(file: Path, judged: Judged, row: JudgedRow, ratio: Ratio) -> Link:
-    names = [artifact.name for artifact in judged.candidate.artifacts]  # both sides are in the order of the pairs
+    names = [
+        artifact.name for artifact in judged.candidate.artifacts
+    ]  # both sides are in the order of the pairs
     if row.artifact not in names or names.index(row.artifact) >= len(judged.baseline.artifacts):
-        raise UsageError(f"{file} is not a verdict of mlopt gate: it does not say what {row.artifact} is", HINT)
+        raise UsageError(
+            f"{file} is not a verdict of mlopt gate: it does not say what {row.artifact} is", HINT
+        )
     if not 0 < ratio.estimate < math.inf:
         raise UsageError(f"{file} is not a verdict of mlopt gate: a ratio of {ratio.estimate}", HINT)
     at = names.index(row.artifact)
@@ -112,11 +126,20 @@ def chain(artifact: str, machine: str, links: Sequence[Link]) -> Chain:
         levels.append(value)
         variance.append(variance[-1] + link.sd**2)
     z = NORMAL.inv_cdf(0.5 + CONFIDENCE / 2)
-    bounds = [(math.exp(v - z * math.sqrt(s)), math.exp(v + z * math.sqrt(s))) for v, s in zip(levels, variance, strict=True)]
-    gaps = tuple(i for i in range(1, len(links)) if links[i].baseline not in (links[i - 1].candidate, links[i - 1].baseline))
+    bounds = [
+        (math.exp(v - z * math.sqrt(s)), math.exp(v + z * math.sqrt(s)))
+        for v, s in zip(levels, variance, strict=True)
+    ]
+    gaps = tuple(
+        i
+        for i in range(1, len(links))
+        if links[i].baseline not in (links[i - 1].candidate, links[i - 1].baseline)
+    )
     lows, highs = tuple(low for low, _ in bounds), tuple(high for _, high in bounds)
     found = changes([link.value for link in links], [link.sd for link in links])
-    return Chain(artifact, machine, tuple(links), tuple(math.exp(v) for v in levels), lows, highs, tuple(found), gaps)
+    return Chain(
+        artifact, machine, tuple(links), tuple(math.exp(v) for v in levels), lows, highs, tuple(found), gaps
+    )
 
 
 def changes(values: Sequence[float], sds: Sequence[float]) -> list[Change]:
@@ -128,7 +151,12 @@ def changes(values: Sequence[float], sds: Sequence[float]) -> list[Change]:
         return []
     penalty = NORMAL.inv_cdf(1 - FALSE_ALARMS / (n * (n + 1))) ** 2
     weight = [1 / sd**2 for sd in sds]
-    terms = zip(weight, (w * x for w, x in zip(weight, values, strict=True)), (w * x * x for w, x in zip(weight, values, strict=True)), strict=True)
+    terms = zip(
+        weight,
+        (w * x for w, x in zip(weight, values, strict=True)),
+        (w * x * x for w, x in zip(weight, values, strict=True)),
+        strict=True,
+    )
     w_sum, wx_sum, wxx_sum = (list(accumulate(column, initial=0.0)) for column in zip(*terms, strict=True))
 
     def cost(first: int, last: int) -> float:
@@ -152,11 +180,16 @@ def changes(values: Sequence[float], sds: Sequence[float]) -> list[Change]:
         if moved:
             total, sd = sum(values[start:end]), math.sqrt(sum(s**2 for s in sds[start:end]))
             if abs(total) >= SMALLEST:
-                found.append(Change(start, end - 1, math.exp(total), math.exp(total - z * sd), math.exp(total + z * sd)))
+                found.append(
+                    Change(
+                        start, end - 1, math.exp(total), math.exp(total - z * sd), math.exp(total + z * sd)
+                    )
+                )
         end = start
     return found[::-1]
 
 
 def load(paths: Sequence[Path]) -> list[Chain]:
-    """`mlopt history`: the chains in these files and directories. Raises `UsageError`."""
+    """`mlopt history`: the chains in these files and directories. Raises
+    `UsageError`."""
     return chains(read_links(paths))

@@ -47,11 +47,17 @@ class WrongOutputs(Exception):
     """The candidate's outputs cannot be right, whatever it was trained for."""
 
 
-def samples_for_both(workload: Workload, part: Part | None, both: tuple[Artifact, Artifact]) -> EvaluationSamples:
+def samples_for_both(
+    workload: Workload, part: Part | None, both: tuple[Artifact, Artifact]
+) -> EvaluationSamples:
     """The evaluation data, or the timed inputs one after the other."""
     if part is None:
-        return EvaluationSamples([np.concatenate(column) for column in zip(*workload.sets, strict=True)], None, workload.batch)
-    return evaluation_samples(part, next((artifact.fixed_batch for artifact in both if artifact.fixed_batch is not None), None))
+        return EvaluationSamples(
+            [np.concatenate(column) for column in zip(*workload.sets, strict=True)], None, workload.batch
+        )
+    return evaluation_samples(
+        part, next((artifact.fixed_batch for artifact in both if artifact.fixed_batch is not None), None)
+    )
 
 
 def _run(contender: Contender, samples: EvaluationSamples, conditions: Conditions) -> list[NDArray[Any]]:
@@ -60,7 +66,9 @@ def _run(contender: Contender, samples: EvaluationSamples, conditions: Condition
     return [output for output in outputs if output.dtype.kind == "f"]
 
 
-def check(baseline: Contender, candidate: Contender, samples: EvaluationSamples, conditions: Conditions) -> Answers:
+def check(
+    baseline: Contender, candidate: Contender, samples: EvaluationSamples, conditions: Conditions
+) -> Answers:
     """Run both on the same inputs. Raises `WrongOutputs`, `BaselineFailed`, and what
     running the candidate raises."""
     try:
@@ -101,6 +109,8 @@ def parity_rows(result: ParityResult, limits: Parity, artifact: str) -> list[Gat
         if limit is None:
             continue
         word: Word = "INCOMPARABLE" if value is None else "INVALID" if sign * value > sign * limit else "PASS"
-        note = "the outputs have no classes" if value is None else f"{name} is {value:.4g}, the limit {limit:g}"
+        note = (
+            "the outputs have no classes" if value is None else f"{name} is {value:.4g}, the limit {limit:g}"
+        )
         out.append(GateRow("parity", artifact, name, None, value, limit, word, note=note))
     return out

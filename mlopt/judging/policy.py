@@ -24,7 +24,11 @@ def share(value: Any) -> Any:
     return value
 
 
-Tolerance = Annotated[float, BeforeValidator(share), Field(ge=0, lt=10, description="2.5% or 0.025: how much worse the candidate may be.")]
+Tolerance = Annotated[
+    float,
+    BeforeValidator(share),
+    Field(ge=0, lt=10, description="2.5% or 0.025: how much worse the candidate may be."),
+]
 Percent = Annotated[float, Field(gt=0, lt=100)]
 
 
@@ -34,7 +38,9 @@ class Latency(Frozen):
 
     percentile: Percent = 10.0
     tolerance: Tolerance = 0.025
-    floor_s: Annotated[float, Field(ge=0, description="A loss of fewer seconds a call than this is no loss.")] = 0.0
+    floor_s: Annotated[
+        float, Field(ge=0, description="A loss of fewer seconds a call than this is no loss.")
+    ] = 0.0
 
 
 class Tail(Frozen):
@@ -78,9 +84,14 @@ class Parity(Frozen):
     """The candidate's outputs against the baseline's, on the same inputs. What is left
     out is not asked for: a retrained model may differ."""
 
-    max_error: Annotated[float, Field(gt=0, description="Largest difference, as a share of the largest output.")] | None = None
+    max_error: (
+        Annotated[float, Field(gt=0, description="Largest difference, as a share of the largest output.")]
+        | None
+    ) = None
     min_cosine: Annotated[float, Field(ge=-1, le=1)] | None = None
-    min_agreement: Annotated[float, Field(ge=0, le=1, description="Share of samples with the same arg-max.")] | None = None
+    min_agreement: (
+        Annotated[float, Field(ge=0, le=1, description="Share of samples with the same arg-max.")] | None
+    ) = None
 
 
 class Anomaly(Frozen):
@@ -103,9 +114,15 @@ class Policy(Frozen):
     accuracy: Accuracy | None = None
     parity: Parity = Parity()
     anomaly: Anomaly = Anomaly()
-    stored_limit: Tolerance = Field(0.25, description="Past this, stored numbers of the same machine may say FAIL.")
-    budget_s: Annotated[float, Field(ge=1)] = Field(30.0, description="Seconds for each comparison of two artifacts, at most.")
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.99, description="1 minus the chance of a wrong FAIL for a candidate at the limit.")
+    stored_limit: Tolerance = Field(
+        0.25, description="Past this, stored numbers of the same machine may say FAIL."
+    )
+    budget_s: Annotated[float, Field(ge=1)] = Field(
+        30.0, description="Seconds for each comparison of two artifacts, at most."
+    )
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+        0.99, description="1 minus the chance of a wrong FAIL for a candidate at the limit."
+    )
     threads: Annotated[int, Field(gt=0)] = 1
     batch: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] = (1,)
     device: Literal["cpu", "cuda"] = "cpu"
@@ -113,7 +130,11 @@ class Policy(Frozen):
 
     def metrics(self) -> list[str]:
         """What is judged, in the order of the report."""
-        judged = [name for name in ("latency", "tail", "throughput", "size", "memory", "accuracy") if getattr(self, name) is not None]
+        judged = [
+            name
+            for name in ("latency", "tail", "throughput", "size", "memory", "accuracy")
+            if getattr(self, name) is not None
+        ]
         asked = any(value is not None for value in self.parity.model_dump().values())
         return judged + (["parity"] if asked else [])
 

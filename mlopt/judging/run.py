@@ -1,4 +1,5 @@
-"""The gate: candidate and baseline are run beside each other, and judged by a policy."""
+"""The gate: candidate and baseline are run beside each other, and judged by a
+policy."""
 
 from __future__ import annotations
 
@@ -18,7 +19,14 @@ from mlopt.data.sets import DataSet, Part, load_data
 from mlopt.errors import BackendMissing, MloptError, UsageError
 from mlopt.judging.outputs import Answers, BaselineFailed, WrongOutputs, check, parity_rows, samples_for_both
 from mlopt.judging.policy import Policy, effective, log_limit
-from mlopt.judging.rows import comparison, median_s, memory_row, sampled_row, size_and_accuracy_rows, throttled
+from mlopt.judging.rows import (
+    comparison,
+    median_s,
+    memory_row,
+    sampled_row,
+    size_and_accuracy_rows,
+    throttled,
+)
 from mlopt.judging.sides import Opening, Side, manifest_entry, pair, resolve, side_record, write_manifest
 from mlopt.judging.stored import PairResult, Terms, against_numbers, measure_alone
 from mlopt.judging.verdict import Verdict
@@ -73,7 +81,9 @@ class Gate:
         inputs, no labels.
         """
         if self._policy.device == "cuda" and not torch.cuda.is_available():
-            raise UsageError("--device cuda was asked for, and PyTorch finds no GPU here", "leave --device out")
+            raise UsageError(
+                "--device cuda was asked for, and PyTorch finds no GPU here", "leave --device out"
+            )
         if self._out is not None:
             forget_samples(self._out)
         with tempfile.TemporaryDirectory(prefix="mlopt-gate-") as scratch:
@@ -81,7 +91,10 @@ class Gate:
             left, right = resolve(candidate, opening), resolve(baseline, opening, candidate)
             for side in left.sides:
                 if side.artifact is None:
-                    raise UsageError(f"{side.label}: {side.missing}", "the candidate has to be here: its numbers are not enough")
+                    raise UsageError(
+                        f"{side.label}: {side.missing}",
+                        "the candidate has to be here: its numbers are not enough",
+                    )
             pairs, notes = pair(left.sides, right.sides, only)
             part = self._evaluation(pairs)
             families = max(1, len(pairs) * len(self._policy.batch) * max(1, len(self._questions())))
@@ -112,14 +125,22 @@ class Gate:
             found = resolve(model, Opening(self._terms.trust, self._given, Path(scratch), self._store))
             for side in found.sides:
                 if side.artifact is None:
-                    raise UsageError(f"{side.label}: {side.missing}", "a baseline has to be here when it is written down")
+                    raise UsageError(
+                        f"{side.label}: {side.missing}", "a baseline has to be here when it is written down"
+                    )
                 if Path(scratch) in side.artifact.root.parents and not Path(model).is_dir():
-                    raise UsageError(f"{model} is rebuilt each time it is read", "export it, and save the export as baseline: mlopt export")
+                    raise UsageError(
+                        f"{model} is rebuilt each time it is read",
+                        "export it, and save the export as baseline: mlopt export",
+                    )
                 self._say(f"measuring {side.label} ...", "working")
                 numbers = measure_alone(side, self._terms)
                 kept = replace(side, artifact=_at_home(side.artifact, model, Path(scratch)))
                 entries.append(manifest_entry(kept, path, numbers))
-            write_manifest(path, Manifest(created=_now(), commit=commit(), environment=fingerprint(), entries=tuple(entries)))
+            write_manifest(
+                path,
+                Manifest(created=_now(), commit=commit(), environment=fingerprint(), entries=tuple(entries)),
+            )
         return [entry.name for entry in entries]
 
     def _questions(self, baseline_s: dict[float, float] | None = None) -> list[Question]:
@@ -129,20 +150,35 @@ class Gate:
         for name, part, guard in (("latency", policy.latency, False), ("tail", policy.tail, True)):
             if part is not None:
                 limit = effective(part.tolerance, part.floor_s, (baseline_s or {}).get(part.percentile, 0.0))
-                out.append(Question(name, part.percentile, log_limit(limit), guard and not getattr(part, "required", False)))
+                out.append(
+                    Question(
+                        name,
+                        part.percentile,
+                        log_limit(limit),
+                        guard and not getattr(part, "required", False),
+                    )
+                )
         if policy.throughput is not None:
-            # A drop of samples a second to 1 - t is a rise of the time of one to 1 / (1 - t).
+            # A drop of samples a second to 1 - t is a rise of the time of one to 1 / (1
+            # - t).
             out.append(Question("throughput", None, -math.log1p(-min(policy.throughput.tolerance, 0.99))))
         return out
 
     def _evaluation(self, pairs: list[tuple[Side, Side]]) -> Part | None:
         """The labelled data, if accuracy is judged or data was given."""
         first = next((side.artifact for both in pairs for side in both if side.artifact is not None), None)
-        data = self._data if isinstance(self._data, DataSet) else load_data(self._data, first.inputs if first else ())
+        data = (
+            self._data
+            if isinstance(self._data, DataSet)
+            else load_data(self._data, first.inputs if first else ())
+        )
         part = data.evaluation or data.any_part()
         recorded = all(side.accuracy is not None for both in pairs for side in both)
         if self._policy.accuracy is not None and part is None and not recorded:
-            raise UsageError("accuracy is judged, but there are no labels to measure it with", "give --data, or leave accuracy out of the policy")
+            raise UsageError(
+                "accuracy is judged, but there are no labels to measure it with",
+                "give --data, or leave accuracy out of the policy",
+            )
         return part
 
     def _pair(self, new: Side, old: Side, part: Part | None, families: int) -> PairResult:
@@ -180,13 +216,18 @@ class Gate:
             if fixed is not None and self._policy.batch == (1,):
                 batches = (fixed,)  # none was asked for
             elif fixed is not None and set(batches) != {fixed}:
-                raise UsageError(f"{side.label}: its batch is fixed at {fixed}", f"judge it with --batch {fixed}")
+                raise UsageError(
+                    f"{side.label}: its batch is fixed at {fixed}", f"judge it with --batch {fixed}"
+                )
         return batches
 
     def _judged(self, new: Side, old: Side, timing: Timing, answers: Answers) -> PairResult:
-        """Rows of what is counted, and, unless the outputs are wrong, of what is timed."""
+        """Rows of what is counted, and, unless the outputs are wrong, of what is
+        timed."""
         policy, workloads = self._policy, timing.workloads
-        rows = parity_rows(answers.parity, policy.parity, new.label) + size_and_accuracy_rows(new, old, answers, policy)
+        rows = parity_rows(answers.parity, policy.parity, new.label) + size_and_accuracy_rows(
+            new, old, answers, policy
+        )
         if any(row.verdict == "INVALID" for row in rows):
             return PairResult(tuple(rows))
         try:
@@ -194,16 +235,25 @@ class Gate:
         except MloptError as error:
             if isinstance(error, UsageError) or error.exit_code == BackendMissing.exit_code:
                 raise
-            stopped = PairResult.of_reason("INCOMPARABLE", f"the baseline stopped while it was timed: {error.message}")
+            stopped = PairResult.of_reason(
+                "INCOMPARABLE", f"the baseline stopped while it was timed: {error.message}"
+            )
             return replace(stopped, rows=tuple(rows))
         if duet.error is not None:
-            stopped = PairResult.of_reason("INVALID", f"{new.label} stopped while it was timed: {duet.error.message}")
+            stopped = PairResult.of_reason(
+                "INVALID", f"{new.label} stopped while it was timed: {duet.error.message}"
+            )
             return replace(stopped, rows=tuple(rows))
-        rows += [sampled_row(o, new.label, workloads[o.workload].batch, duet, policy.anomaly) for o in duet.outcomes]
+        rows += [
+            sampled_row(o, new.label, workloads[o.workload].batch, duet, policy.anomaly)
+            for o in duet.outcomes
+        ]
         if policy.memory is not None:
             rows.append(memory_row(new.label, duet, policy.memory))
         measured = zip(workloads, duet.generations, strict=True)
-        found = [comparison(new, old, workload, column, self._terms.conditions) for workload, column in measured]
+        found = [
+            comparison(new, old, workload, column, self._terms.conditions) for workload, column in measured
+        ]
         return PairResult(tuple(rows), tuple(throttled(duet)), comparisons=tuple(found))
 
     def _timed(self, new: Side, timing: Timing) -> Duet:
@@ -212,9 +262,13 @@ class Gate:
         policy = self._policy
         with ExitStack() as stack:
             keep = stack.enter_context(SampleFile(self._out, new.label)) if self._out is not None else None
-            sampler = stack.enter_context(Sampler(timing.contenders, timing.workloads, self._terms.conditions))
+            sampler = stack.enter_context(
+                Sampler(timing.contenders, timing.workloads, self._terms.conditions)
+            )
             questions = [self._questions(seconds) for seconds in _baseline_seconds(sampler, policy)]
-            stopping = Stopping(policy.budget_s * len(timing.workloads), 1 - policy.confidence, timing.families)
+            stopping = Stopping(
+                policy.budget_s * len(timing.workloads), 1 - policy.confidence, timing.families
+            )
             return run_duet(sampler, questions, stopping, keep or (lambda generations: None))
 
 
@@ -243,7 +297,9 @@ def commit() -> str | None:
         if os.environ.get(name):
             return os.environ[name]
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None

@@ -66,11 +66,17 @@ CASES = (
 )
 
 
-def _convolutions(make: Any, numpy_helper: Any, draw: np.random.Generator) -> tuple[list[Any], list[Any], str]:
+def _convolutions(
+    make: Any, numpy_helper: Any, draw: np.random.Generator
+) -> tuple[list[Any], list[Any], str]:
     """Four convolutions: bound by arithmetic."""
     nodes, weights, x, channels = [], [], "x", 3
     for i, (width, stride) in enumerate([(48, 2), (48, 1), (96, 2), (96, 1)]):
-        weights.append(numpy_helper.from_array(draw.standard_normal((width, channels, 3, 3)).astype(np.float32) * 0.1, f"w{i}"))
+        weights.append(
+            numpy_helper.from_array(
+                draw.standard_normal((width, channels, 3, 3)).astype(np.float32) * 0.1, f"w{i}"
+            )
+        )
         nodes.append(make.make_node("Conv", [x, f"w{i}"], [f"c{i}"], pads=[1] * 4, strides=[stride, stride]))
         nodes.append(make.make_node("Relu", [f"c{i}"], [f"r{i}"]))
         x, channels = f"r{i}", width
@@ -81,8 +87,13 @@ def _perceptron(make: Any, numpy_helper: Any, draw: np.random.Generator) -> tupl
     """Three layers with 8 MB of weights for a batch of 16: bound by memory."""
     nodes, weights, x = [], [], "x"
     for i, (before, after) in enumerate([(512, 1024), (1024, 1024), (1024, 512)]):
-        weights.append(numpy_helper.from_array(draw.standard_normal((before, after)).astype(np.float32) * 0.03, f"w{i}"))
-        nodes += [make.make_node("MatMul", [x, f"w{i}"], [f"m{i}"]), make.make_node("Relu", [f"m{i}"], [f"r{i}"])]
+        weights.append(
+            numpy_helper.from_array(draw.standard_normal((before, after)).astype(np.float32) * 0.03, f"w{i}")
+        )
+        nodes += [
+            make.make_node("MatMul", [x, f"w{i}"], [f"m{i}"]),
+            make.make_node("Relu", [f"m{i}"], [f"r{i}"]),
+        ]
         x = f"r{i}"
     return nodes, weights, x
 
@@ -105,11 +116,22 @@ def network(name: str, place: Path) -> tuple[Artifact, Workload]:
     build, dims, out = NETWORKS[name]
     draw = np.random.default_rng(0)
     nodes, weights, last = build(helper, numpy_helper, draw)
-    x, y = helper.make_tensor_value_info("x", TensorProto.FLOAT, dims), helper.make_tensor_value_info(last, TensorProto.FLOAT, out)
-    model = helper.make_model(helper.make_graph(nodes, name, [x], [y], weights), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x, y = (
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, dims),
+        helper.make_tensor_value_info(last, TensorProto.FLOAT, out),
+    )
+    model = helper.make_model(
+        helper.make_graph(nodes, name, [x], [y], weights),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
     onnx.save(model, place / f"{name}.onnx")
-    sets = tuple([draw.standard_normal(dims).astype(np.float32)] for _ in range(sets_for(4 * math.prod(dims))))
-    return Artifact(name, Format.ONNX, place, f"{name}.onnx", "", (TensorSpec("x", dims),)), Workload(dims[0], sets)
+    sets = tuple(
+        [draw.standard_normal(dims).astype(np.float32)] for _ in range(sets_for(4 * math.prod(dims)))
+    )
+    return Artifact(name, Format.ONNX, place, f"{name}.onnx", "", (TensorSpec("x", dims),)), Workload(
+        dims[0], sets
+    )
 
 
 def trial(case: Case, artifact: Artifact, workload: Workload, seed: int) -> tuple[Word, Duet]:

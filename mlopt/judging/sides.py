@@ -48,7 +48,9 @@ class Side:
 
     def described(self) -> SideArtifact:
         """What the record says of it."""
-        return SideArtifact(self.label, self.sha256, self.bytes, str(self.artifact.format) if self.artifact else None)
+        return SideArtifact(
+            self.label, self.sha256, self.bytes, str(self.artifact.format) if self.artifact else None
+        )
 
 
 def side_record(given: str, sides: list[Side]) -> SideRecord:
@@ -67,8 +69,11 @@ class Opening:
     scratch: Path
     store: Store
 
-    def artifact(self, place: Path, specs: tuple[TensorSpec, ...] = (), precision: str | None = None) -> Artifact:
-        """An artifact of a run or a manifest, which know its inputs and its precision."""
+    def artifact(
+        self, place: Path, specs: tuple[TensorSpec, ...] = (), precision: str | None = None
+    ) -> Artifact:
+        """An artifact of a run or a manifest, which know its inputs and its
+        precision."""
         artifact = as_artifact(str(place), self.trust, self.given or specs, self.scratch)
         return replace(artifact, inputs=artifact.inputs or specs, precision=precision or artifact.precision)
 
@@ -101,7 +106,9 @@ def resolve(text: str, opening: Opening, candidate: str = "") -> Resolved:
     return Resolved([_side(path.name if path.exists() else text, artifact)], [])
 
 
-def _side(label: str, artifact: Artifact, accuracy: float | None = None, stored: StoredNumbers | None = None) -> Side:
+def _side(
+    label: str, artifact: Artifact, accuracy: float | None = None, stored: StoredNumbers | None = None
+) -> Side:
     return Side(label, artifact, artifact.sha256_of_main(), artifact.weight(), accuracy, stored)
 
 
@@ -109,7 +116,9 @@ def _dense_of(run: Path, opening: Opening) -> Side:
     """The module that a run started from, or trained: it is kept in the store."""
     hint = "name the model: --baseline model.pt"
     if not (run / runs.FILE).is_file():
-        raise UsageError(f"--baseline {EAGER} is the dense module of a run, and {run} is no run directory", hint)
+        raise UsageError(
+            f"--baseline {EAGER} is the dense module of a run, and {run} is no run directory", hint
+        )
     digest = next((entry.input_sha256 for entry in runs.read(run).passes if not entry.makes_dense), None)
     with opening.store.opened():
         if digest is None or not opening.store.holds(digest):
@@ -138,7 +147,10 @@ def _run_directory(path: Path, opening: Opening) -> Resolved:
     if not sides and (path / "model" / "model.json").is_file():
         sides.append(_side("model", opening.artifact(path / "model")))
     if not sides:
-        raise UsageError(f"{path} holds no artifact that can be run here", notes[0] if notes else "run compress with --export onnx")
+        raise UsageError(
+            f"{path} holds no artifact that can be run here",
+            notes[0] if notes else "run compress with --export onnx",
+        )
     return Resolved(sides, notes)
 
 
@@ -146,7 +158,9 @@ def _manifest(path: Path, opening: Opening) -> Resolved:
     """A baseline that `--save-baseline` wrote: artifacts by path and hash, and their
     numbers."""
     manifest = read_manifest(path)
-    return Resolved([_from_entry(path, entry, manifest.environment, opening) for entry in manifest.entries], [])
+    return Resolved(
+        [_from_entry(path, entry, manifest.environment, opening) for entry in manifest.entries], []
+    )
 
 
 def _from_entry(path: Path, entry: ManifestEntry, environment: Machine, opening: Opening) -> Side:
@@ -159,7 +173,8 @@ def _from_entry(path: Path, entry: ManifestEntry, environment: Machine, opening:
     if artifact.sha256_of_main() != entry.sha256:
         here = artifact.sha256_of_main()
         raise UsageError(
-            f"{file} is not the artifact that {path.name} was written for (SHA-256 {here[:12]}, there {entry.sha256[:12]})",
+            f"{file} is not the artifact that {path.name} was written for (SHA-256 {here[:12]}, there"
+            f" {entry.sha256[:12]})",
             "restore it, or accept it as the new baseline with --save-baseline",
         )
     return replace(side, artifact=artifact, missing="")
@@ -188,7 +203,9 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
     write_json(path, to_json(manifest))
 
 
-def pair(candidate: list[Side], baseline: list[Side], only: str | None = None) -> tuple[list[tuple[Side, Side]], list[str]]:
+def pair(
+    candidate: list[Side], baseline: list[Side], only: str | None = None
+) -> tuple[list[tuple[Side, Side]], list[str]]:
     """(pairs of candidate and baseline, notes on what has no partner). Raises
     `UsageError` when nothing fits together.
 
@@ -197,7 +214,9 @@ def pair(candidate: list[Side], baseline: list[Side], only: str | None = None) -
     """
     if only is not None:
         candidate = [side for side in candidate if side.label == only] or candidate[:0]
-        baseline = [side for side in baseline if side.label == only] or (baseline if len(baseline) == 1 else [])
+        baseline = [side for side in baseline if side.label == only] or (
+            baseline if len(baseline) == 1 else []
+        )
         if not candidate or not baseline:
             raise UsageError(f"--artifact {only}: one of the two sides has none of that name")
     if len(baseline) == 1:
@@ -210,6 +229,16 @@ def pair(candidate: list[Side], baseline: list[Side], only: str | None = None) -
         )
     pairs = [(side, named[side.label]) for side in candidate if side.label in named]
     if not pairs:
-        raise UsageError(f"no artifact has the same name on both sides: {', '.join(s.label for s in candidate)}; {', '.join(named)}", "name files")
-    notes = [f"{side.label} is new: there is nothing to compare it with" for side in candidate if side.label not in named]
-    return pairs, notes + [f"the candidate has no {name}" for name in named if name not in {side.label for side in candidate}]
+        raise UsageError(
+            f"no artifact has the same name on both sides: {', '.join(s.label for s in candidate)};"
+            f" {', '.join(named)}",
+            "name files",
+        )
+    notes = [
+        f"{side.label} is new: there is nothing to compare it with"
+        for side in candidate
+        if side.label not in named
+    ]
+    return pairs, notes + [
+        f"the candidate has no {name}" for name in named if name not in {side.label for side in candidate}
+    ]

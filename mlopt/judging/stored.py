@@ -50,14 +50,23 @@ class PairResult:
 
 
 def measure_alone(side: Side, terms: Terms) -> list[BenchRow]:
-    """One artifact by itself: a row for each batch size. Raises what running it raises."""
+    """One artifact by itself: a row for each batch size. Raises what running it
+    raises."""
     assert side.artifact is not None
     fixed, conditions = side.artifact.fixed_batch, terms.conditions
     (given,) = same_signature([side.artifact])
-    workloads = [workload_for(given, batch) for batch in ((fixed,) if fixed is not None else terms.policy.batch)]
-    with Sampler([Contender(side.label, given, terms.trust.for_model(given.name))], workloads, conditions) as sampler:
+    workloads = [
+        workload_for(given, batch) for batch in ((fixed,) if fixed is not None else terms.policy.batch)
+    ]
+    with Sampler(
+        [Contender(side.label, given, terms.trust.for_model(given.name))], workloads, conditions
+    ) as sampler:
         measured = zip(workloads, sampler.collect(STORED_S), strict=True)
-        return [row for workload, column in measured for row in bench_rows([side.label], workload.batch, column, conditions)]
+        return [
+            row
+            for workload, column in measured
+            for row in bench_rows([side.label], workload.batch, column, conditions)
+        ]
 
 
 def against_numbers(new: Side, old: Side, why: str, terms: Terms) -> PairResult:
@@ -67,10 +76,15 @@ def against_numbers(new: Side, old: Side, why: str, terms: Terms) -> PairResult:
     `why`: the baseline itself cannot be run.
     """
     if old.stored is None:
-        return PairResult.of_reason("INCOMPARABLE", f"{old.label} cannot be run here ({why}), and it left no numbers", "stored")
+        return PairResult.of_reason(
+            "INCOMPARABLE", f"{old.label} cannot be run here ({why}), and it left no numbers", "stored"
+        )
     other = old.stored.environment.differences(fingerprint())
     if other:
-        text = f"{old.label} cannot be run here ({why}), and its numbers are from another machine: {'; '.join(other[:3])}"
+        text = (
+            f"{old.label} cannot be run here ({why}), and its numbers are from another machine:"
+            f" {'; '.join(other[:3])}"
+        )
         return PairResult.of_reason("INCOMPARABLE", text, "stored")
     rows = []
     for now in measure_alone(new, terms):
@@ -78,14 +92,22 @@ def against_numbers(new: Side, old: Side, why: str, terms: Terms) -> PairResult:
         if was is not None and was.p10_s and now.p10_s:
             rows.append(_row(new.label, was.p10_s, now.p10_s, now.batch, terms.policy.stored_limit, why))
     if not rows:
-        return PairResult.of_reason("INCOMPARABLE", f"{old.label} cannot be run here ({why}), and it left no numbers that fit", "stored")
+        return PairResult.of_reason(
+            "INCOMPARABLE",
+            f"{old.label} cannot be run here ({why}), and it left no numbers that fit",
+            "stored",
+        )
     return PairResult(tuple(rows), kind="stored")
 
 
 def _same_conditions(stored: BenchRow, now: BenchRow) -> bool:
     """Whether a stored row may stand beside a new one. A device that was not written
     down is no obstacle."""
-    return (stored.batch, stored.threads, stored.copies) == (now.batch, now.threads, now.copies) and stored.device in (None, now.device)
+    return (stored.batch, stored.threads, stored.copies) == (
+        now.batch,
+        now.threads,
+        now.copies,
+    ) and stored.device in (None, now.device)
 
 
 def _row(label: str, was_s: float, now_s: float, batch: int, limit: float, why: str) -> GateRow:
@@ -93,4 +115,16 @@ def _row(label: str, was_s: float, now_s: float, batch: int, limit: float, why: 
     ratio = now_s / was_s
     word: Word = "FAIL" if ratio > 1 + limit else "INCOMPARABLE"
     note = f"stored numbers; {why}" if word == "FAIL" else f"stored numbers cannot say PASS; {why}"
-    return GateRow("latency", label, "s", was_s, now_s, limit, word, batch, Ratio(ratio, ratio, ratio, 0.0), STORED_S, note)
+    return GateRow(
+        "latency",
+        label,
+        "s",
+        was_s,
+        now_s,
+        limit,
+        word,
+        batch,
+        Ratio(ratio, ratio, ratio, 0.0),
+        STORED_S,
+        note,
+    )

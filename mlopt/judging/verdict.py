@@ -12,7 +12,14 @@ from mlopt.records.edge import Json, to_json
 from mlopt.records.gate import Comparison, GateRecord, GateRow, Kind, SideRecord, Word
 from mlopt.records.machine import Machine
 
-EXIT_CODES: dict[str, int] = {"PASS": 0, "FAIL": 1, "ANOMALOUS": 1, "INVALID": 1, "INCONCLUSIVE": 5, "INCOMPARABLE": 6}
+EXIT_CODES: dict[str, int] = {
+    "PASS": 0,
+    "FAIL": 1,
+    "ANOMALOUS": 1,
+    "INVALID": 1,
+    "INCONCLUSIVE": 5,
+    "INCOMPARABLE": 6,
+}
 
 WORST_FIRST: tuple[Word, ...] = ("INVALID", "ANOMALOUS", "FAIL", "INCOMPARABLE", "INCONCLUSIVE", "PASS")
 """Which verdict of many is that of the whole. Wrong outputs say more than a slow call;

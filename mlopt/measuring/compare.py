@@ -32,7 +32,15 @@ class Serving:
     manager: the exports live in a scratch directory.
     """
 
-    def __init__(self, dense: Artifact, runtime: str, trust: Trust, conditions: Conditions, data: DataSet = NO_DATA, seed: int = 0) -> None:
+    def __init__(
+        self,
+        dense: Artifact,
+        runtime: str,
+        trust: Trust,
+        conditions: Conditions,
+        data: DataSet = NO_DATA,
+        seed: int = 0,
+    ) -> None:
         self._dense, self._runtime, self._trust = dense, runtime, trust
         self._conditions, self._data, self._seed = conditions, data, seed
         self._stack = contextlib.ExitStack()
@@ -71,8 +79,12 @@ class Serving:
         root = self._scratch / f"module-{number}"
         root.mkdir()
         bundle.write(root, module, head)
-        candidate = self._exported(Artifact("candidate", Format.MODULE, root, "", "", self._dense.inputs), f"export-{number}")
-        contenders = [Contender(name, a, self._trust) for name, a in (("dense", self._base), ("candidate", candidate))]
+        candidate = self._exported(
+            Artifact("candidate", Format.MODULE, root, "", "", self._dense.inputs), f"export-{number}"
+        )
+        contenders = [
+            Contender(name, a, self._trust) for name, a in (("dense", self._base), ("candidate", candidate))
+        ]
         workload = workload_for(self._base, self._base.fixed_batch or 1, self._data)
         with Sampler(contenders, [workload], self._conditions, self._seed) as sampler:
             (generations,) = sampler.collect(BUDGET_S)

@@ -1,4 +1,5 @@
-"""Two artifacts against each other until the verdict is clear or the budget is spent."""
+"""Two artifacts against each other until the verdict is clear or the budget is
+spent."""
 
 from __future__ import annotations
 
@@ -89,7 +90,10 @@ def run_duet(
     """
     begin, budget_s = clock(), stopping.budget_s
     cells = [(workload, question) for workload, asked in enumerate(questions) for question in asked]
-    tests = [SequentialTest(question.limit, stopping.alpha / stopping.families, stopping.alpha) for _, question in cells]
+    tests = [
+        SequentialTest(question.limit, stopping.alpha / stopping.families, stopping.alpha)
+        for _, question in cells
+    ]
     looks: list[Look | None] = [None] * len(cells)
     decided_s = [0.0] * len(cells)
     groups: list[list[Floats]] = [[] for _ in cells]
@@ -111,11 +115,18 @@ def run_duet(
         for cell in range(len(cells)):
             look = looks[cell]
             if look is None or not look.verdict:
-                looks[cell], decided_s[cell] = tests[cell].look(groups[cell], 1.0 if last else spent / budget_s), spent
+                looks[cell], decided_s[cell] = (
+                    tests[cell].look(groups[cell], 1.0 if last else spent / budget_s),
+                    spent,
+                )
         if last or _settled(cells, looks, spent / budget_s):
             break
     looked = zip(cells, looks, decided_s, strict=True)
-    outcomes = [_outcome(question, workload, look, seconds) for (workload, question), look, seconds in looked if look is not None]
+    outcomes = [
+        _outcome(question, workload, look, seconds)
+        for (workload, question), look, seconds in looked
+        if look is not None
+    ]
     return Duet(outcomes, generations, clock() - begin, sampler.lost.get(1))
 
 
@@ -131,4 +142,6 @@ def _settled(cells: list[tuple[int, Question]], looks: list[Look | None], share:
 
 def _outcome(question: Question, workload: int, look: Look, seconds: float) -> Outcome:
     more = None if look.verdict else longer_s(look.found, question.limit, seconds)
-    return Outcome(question, workload, look.verdict or "INCONCLUSIVE", look.found, look.confidence, seconds, more)
+    return Outcome(
+        question, workload, look.verdict or "INCONCLUSIVE", look.found, look.confidence, seconds, more
+    )

@@ -50,7 +50,10 @@ def fingerprint() -> Machine:
     flags = set((info.get("flags") or info.get("Features") or "").split())
     nvidia = _read("/proc/driver/nvidia/version")
     return Machine(
-        versions={"python": platform.python_version(), **{name: found for name in PACKAGES if (found := version_of(name))}},
+        versions={
+            "python": platform.python_version(),
+            **{name: found for name in PACKAGES if (found := version_of(name))},
+        },
         cpu=info.get("model name") or platform.processor() or platform.machine(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         isa=tuple(flag for flag in ISA if flag in flags),

@@ -26,7 +26,10 @@ def as_artifact(text: str, trust: Trust, given: tuple[TensorSpec, ...], scratch:
     written as a bundle first."""
     source = open_model(text, trust)
     if source.format is Format.TENSORRT:
-        raise UsageError(f"{text}: mlopt builds TensorRT engines and cannot run them yet", "measure it with trtexec or tensorrt_rtx")
+        raise UsageError(
+            f"{text}: mlopt builds TensorRT engines and cannot run them yet",
+            "measure it with trtexec or tensorrt_rtx",
+        )
     if source.module is not None and source.bundle is not None:
         specs = given or source.inputs
         if not specs:
@@ -43,11 +46,17 @@ def as_artifact(text: str, trust: Trust, given: tuple[TensorSpec, ...], scratch:
 
         specs = input_specs(check_onnx(source.path))
     precision = "fp16" if "fp16" in source.path.name else "int8" if "int8" in source.path.name else "fp32"
-    return Artifact(text, source.format, source.path.parent, source.path.name, source.sha256, specs, precision)
+    return Artifact(
+        text, source.format, source.path.parent, source.path.name, source.sha256, specs, precision
+    )
 
 
 def bench_files(
-    models: list[str], trust: Trust, given: tuple[TensorSpec, ...], batches: tuple[int, ...], protocol: BenchProtocol
+    models: list[str],
+    trust: Trust,
+    given: tuple[TensorSpec, ...],
+    batches: tuple[int, ...],
+    protocol: BenchProtocol,
 ) -> tuple[list[BenchRow], list[MloptError]]:
     """Rows as in `run.json`, and the errors of what could not be measured; the first
     model is the baseline.

@@ -73,4 +73,6 @@ def between(before: GpuState | None, after: GpuState | None) -> GpuState | None:
     spent = None
     if before.energy_j is not None and after.energy_j is not None:
         spent = after.energy_j - before.energy_j
-    return replace(after, energy_j=spent, throttled=tuple(dict.fromkeys([*before.throttled, *after.throttled])))
+    return replace(
+        after, energy_j=spent, throttled=tuple(dict.fromkeys([*before.throttled, *after.throttled]))
+    )

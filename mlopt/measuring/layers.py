@@ -27,7 +27,9 @@ BALANCE = 8.0
 """MACs for each byte moved, below which a CPU waits for memory."""
 
 
-def time_layers(modules: list[nn.Module], inputs: tuple[Any, ...], paths: list[str], threads: int) -> list[dict[str, float]]:
+def time_layers(
+    modules: list[nn.Module], inputs: tuple[Any, ...], paths: list[str], threads: int
+) -> list[dict[str, float]]:
     """Seconds spent in each of these submodules during one forward pass, the median of
     some; the modules take turns."""
     was = torch.get_num_threads()
@@ -80,13 +82,21 @@ class SlowLayer:
     reason: str
 
 
-def slow_layers(dense: nn.Module, pruned: nn.Module, inputs: tuple[Any, ...], macs: dict[str, tuple[float, float]], threads: int) -> list[SlowLayer]:
+def slow_layers(
+    dense: nn.Module,
+    pruned: nn.Module,
+    inputs: tuple[Any, ...],
+    macs: dict[str, tuple[float, float]],
+    threads: int,
+) -> list[SlowLayer]:
     """Layers that lost MACs but not the time, slowest first.
 
     `inputs`: one sample is what a serving call looks like. `macs`: before and after, by
     module path; only paths that both modules have.
     """
-    paths = [path for path, (before, after) in macs.items() if after < before and _both_have(dense, pruned, path)]
+    paths = [
+        path for path, (before, after) in macs.items() if after < before and _both_have(dense, pruned, path)
+    ]
     if not paths:
         return []
     was, now = time_layers([dense, pruned], inputs, paths, threads)
@@ -113,7 +123,10 @@ def _reason(layer: nn.Module, macs: float, seconds: float) -> str:
     """The likeliest of a few known causes; they are tried in the order of how sure they
     are."""
     if seconds < FIXED_COST_S:
-        return f"small: at {seconds * 1e6:.0f} µs most of a call is the cost of making it; a larger batch would show the gain"
+        return (
+            f"small: at {seconds * 1e6:.0f} µs most of a call is the cost of making it; a larger batch would"
+            " show the gain"
+        )
     if isinstance(layer, _ConvNd) and layer.groups > 1 and layer.groups == layer.in_channels:
         return "depthwise: bound by memory, not by arithmetic"
     widths = [layer.in_channels // layer.groups, layer.out_channels] if isinstance(layer, _ConvNd) else []
@@ -123,7 +136,10 @@ def _reason(layer: nn.Module, macs: float, seconds: float) -> str:
         return f"odd widths ({', '.join(map(str, odd))}): kernels work in multiples of 8; set round_to: 8"
     bytes_moved = 4.0 * sum(p.numel() for p in layer.parameters(recurse=False))
     if bytes_moved and macs / bytes_moved < BALANCE:
-        return f"memory-bound: {macs / bytes_moved:.1f} MACs for each byte of weights; a larger batch would show the gain"
+        return (
+            f"memory-bound: {macs / bytes_moved:.1f} MACs for each byte of weights; a larger batch would show"
+            " the gain"
+        )
     narrow = min(widths, default=64)
     if narrow < 32:
         return f"narrow: at width {narrow} the vector units are not full"

@@ -49,7 +49,9 @@ def pack(
     Raises `UsageError` for a module whose classes another machine would not have.
     """
     with tempfile.TemporaryDirectory(prefix="mlopt-package-") as scratch:
-        artifacts = same_signature([as_artifact(text, trust.for_model(text), given, Path(scratch)) for text in models])
+        artifacts = same_signature(
+            [as_artifact(text, trust.for_model(text), given, Path(scratch)) for text in models]
+        )
         for artifact in artifacts:
             if artifact.format is Format.MODULE:
                 _without_code(artifact)
@@ -60,8 +62,13 @@ def pack(
                     environment=fingerprint(),
                     conditions=protocol.conditions,
                     budget_s=protocol.budget_s,
-                    shapes=tuple(_add_inputs(archive, Path(scratch), n, workload_for(most_fixed(artifacts), b)) for n, b in enumerate(batches)),
-                    artifacts=tuple(_add(archive, number, artifact) for number, artifact in enumerate(artifacts)),
+                    shapes=tuple(
+                        _add_inputs(archive, Path(scratch), n, workload_for(most_fixed(artifacts), b))
+                        for n, b in enumerate(batches)
+                    ),
+                    artifacts=tuple(
+                        _add(archive, number, artifact) for number, artifact in enumerate(artifacts)
+                    ),
                 )
                 archive.writestr(HEAD, text_of(to_json(head)))
             os.replace(partial, out)
@@ -98,7 +105,10 @@ def _add(archive: zipfile.ZipFile, number: int, artifact: Artifact) -> PackedArt
     for file in files:
         archive.write(file, f"artifacts/{number}/{file.relative_to(artifact.root).as_posix()}")
     hashes = hash_tree(artifact.root)
-    kept = {file.relative_to(artifact.root).as_posix(): hashes[file.relative_to(artifact.root).as_posix()] for file in files}
+    kept = {
+        file.relative_to(artifact.root).as_posix(): hashes[file.relative_to(artifact.root).as_posix()]
+        for file in files
+    }
     return PackedArtifact(
         name=Path(artifact.name).name or artifact.name,
         format=str(artifact.format),
@@ -121,7 +131,9 @@ def is_packed(path: Path) -> bool:
         return False
 
 
-def measure_packed(path: Path, trust: Trust, device: str | None = None, sessions: int = 1) -> tuple[list[BenchRow], list[MloptError]]:
+def measure_packed(
+    path: Path, trust: Trust, device: str | None = None, sessions: int = 1
+) -> tuple[list[BenchRow], list[MloptError]]:
     """Rows as in `run.json` and the errors of what could not be measured. `device`
     replaces the one that it was packed for.
 
@@ -160,7 +172,9 @@ def _head(path: Path, root: Path) -> PackageHead:
     of a newer mlopt."""
     data = json.loads((root / HEAD).read_text())
     if data["schema_version"] > SCHEMA_VERSION:
-        raise UsageError(f"{path} was packed by a newer mlopt (schema {data['schema_version']})", "upgrade mlopt")
+        raise UsageError(
+            f"{path} was packed by a newer mlopt (schema {data['schema_version']})", "upgrade mlopt"
+        )
     try:
         return from_json(PackageHead, data, str(path), "a package of mlopt", AGAIN)
     except UsageError as error:
@@ -178,7 +192,9 @@ def _opened(root: Path, packed: PackedArtifact, trust: Trust) -> Artifact:
     """An artifact of the package: its bytes are what was packed, and it may be run."""
     place = _inside(root, packed.root)
     if digest_of(hash_tree(place)) != packed.digest:
-        raise ModelRefused(f"{packed.name} is not what was packed: its bytes changed", "copy the package again")
+        raise ModelRefused(
+            f"{packed.name} is not what was packed: its bytes changed", "copy the package again"
+        )
     artifact = Artifact(
         packed.name,
         Format(packed.format),
@@ -194,5 +210,8 @@ def _opened(root: Path, packed: PackedArtifact, trust: Trust) -> Artifact:
         _inside(root, f"{packed.root}/{artifact.main}")
         opened = as_artifact(str(artifact.path), trust, packed.inputs, root)
         if opened.format is not artifact.format:
-            raise ModelRefused(f"{packed.name} is packed as {artifact.format} and is {opened.format}", "copy the package again")
+            raise ModelRefused(
+                f"{packed.name} is packed as {artifact.format} and is {opened.format}",
+                "copy the package again",
+            )
     return artifact

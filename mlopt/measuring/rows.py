@@ -67,7 +67,9 @@ def bench_rows(
             peak_rss_bytes=_largest(report.peak_rss_bytes for report in reports),
             peak_device_bytes=_largest(report.peak_device_bytes for report in reports),
             load_s=cold.load_s,
-            cold_start_s=cold.load_s + cold.first_s if cold.load_s is not None and cold.first_s is not None else None,
+            cold_start_s=(
+                cold.load_s + cold.first_s if cold.load_s is not None and cold.first_s is not None else None
+            ),
             warmup_s=_median(report.warmup_s for report in reports),
             settled=all(report.settled for report in reports),
             preempted=sum(report.preempted or 0 for report in reports),
@@ -106,9 +108,14 @@ def load_of(generations: list[Generation]) -> Load:
 
 
 def gpu_of(generations: list[Generation]) -> GpuState | None:
-    """The GPU as it was last read, with everything that throttled it; None without one."""
+    """The GPU as it was last read, with everything that throttled it; None without
+    one."""
     read = [made.gpu for made in generations if made.gpu is not None]
-    return replace(read[-1], throttled=tuple(sorted({reason for one in read for reason in one.throttled}))) if read else None
+    return (
+        replace(read[-1], throttled=tuple(sorted({reason for one in read for reason in one.throttled})))
+        if read
+        else None
+    )
 
 
 def histogram(times: Sequence[float]) -> Histogram:

@@ -44,7 +44,11 @@ def workload_for(artifact: Artifact, batch: int, data: DataSet = NO_DATA) -> Wor
     ones, other dimensions 16.
     """
     specs = tuple(
-        TensorSpec(spec.name, (batch, *spec.dims[1:]) if spec.dims and isinstance(spec.dims[0], str) else spec.dims, spec.dtype)
+        TensorSpec(
+            spec.name,
+            (batch, *spec.dims[1:]) if spec.dims and isinstance(spec.dims[0], str) else spec.dims,
+            spec.dtype,
+        )
         for spec in artifact.inputs
     )
 
@@ -59,7 +63,10 @@ def workload_for(artifact: Artifact, batch: int, data: DataSet = NO_DATA) -> Wor
         if len(tensors[0]) >= batch:
             arrays = [tensor.numpy() for tensor in tensors]
             starts = range(0, len(arrays[0]) // batch * batch, batch)
-            return Workload(batch, tuple([np.ascontiguousarray(array[at : at + batch]) for array in arrays] for at in starts))
+            return Workload(
+                batch,
+                tuple([np.ascontiguousarray(array[at : at + batch]) for array in arrays] for at in starts),
+            )
     return Workload(batch, (first, *(made(seed) for seed in range(1, count))))
 
 
@@ -82,7 +89,9 @@ def measure(
     names = [contender.name for contender in contenders]
     out: list[BenchRow] = []
     for number, (workload, column) in enumerate(zip(workloads, generations, strict=True)):
-        rows = bench_rows(names, workload.batch, column, conditions, parents, sampler.operators if number == 0 else None)
+        rows = bench_rows(
+            names, workload.batch, column, conditions, parents, sampler.operators if number == 0 else None
+        )
         if workload.batch == workloads[0].batch:
             rows = [replace(row, concurrent=together.get(names.index(row.artifact))) for row in rows]
         out += rows
@@ -97,9 +106,14 @@ def same_signature(artifacts: list[Artifact]) -> list[Artifact]:
         raise UsageError("none of these files says what its inputs are", "say it: --input 1,3,224,224")
     artifacts = [a if a.inputs else replace(a, inputs=known) for a in artifacts]
     for artifact in artifacts:
-        if [spec.dtype for spec in artifact.inputs] != [spec.dtype for spec in known] or not _compatible(artifact.inputs, known):
+        if [spec.dtype for spec in artifact.inputs] != [spec.dtype for spec in known] or not _compatible(
+            artifact.inputs, known
+        ):
             shapes = "; ".join(map(str, artifact.inputs)), "; ".join(map(str, known))
-            raise UsageError(f"{artifact.name} takes {shapes[0]}, the baseline {shapes[1]}", "only artifacts with one signature can be compared")
+            raise UsageError(
+                f"{artifact.name} takes {shapes[0]}, the baseline {shapes[1]}",
+                "only artifacts with one signature can be compared",
+            )
     return artifacts
 
 
@@ -107,7 +121,10 @@ def _compatible(a: tuple[TensorSpec, ...], b: tuple[TensorSpec, ...]) -> bool:
     """Whether two signatures can take the same inputs: same ranks, equal where both are
     fixed."""
     return len(a) == len(b) and all(
-        len(x.dims) == len(y.dims) and all(isinstance(i, str) or isinstance(j, str) or i == j for i, j in zip(x.dims, y.dims, strict=True))
+        len(x.dims) == len(y.dims)
+        and all(
+            isinstance(i, str) or isinstance(j, str) or i == j for i, j in zip(x.dims, y.dims, strict=True)
+        )
         for x, y in zip(a, b, strict=True)
     )
 
@@ -124,8 +141,13 @@ def bench_side_by_side(
     for artifact in artifacts:
         for batch in batches:
             if artifact.fixed_batch not in (None, batch):
-                raise UsageError(f"{artifact.name}: its batch is fixed at {artifact.fixed_batch}", f"measure with --batch {artifact.fixed_batch}")
-    contenders = [Contender(artifact.name, artifact, trust.for_model(artifact.name)) for artifact in artifacts]
+                raise UsageError(
+                    f"{artifact.name}: its batch is fixed at {artifact.fixed_batch}",
+                    f"measure with --batch {artifact.fixed_batch}",
+                )
+    contenders = [
+        Contender(artifact.name, artifact, trust.for_model(artifact.name)) for artifact in artifacts
+    ]
     workloads = [workload_for(most_fixed(artifacts), batch) for batch in batches]
     rows, lost = measure(contenders, workloads, protocol)
     return rows, list(lost.values())

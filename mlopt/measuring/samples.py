@@ -56,12 +56,16 @@ class SampleFile:
         except OSError as error:
             os.truncate(self._path, end)
             raise UsageError(
-                f"{explain_os_error(error, self._path.parent).message}; the samples of finished processes are in {self._path}",
+                f"{explain_os_error(error, self._path.parent).message}; the samples of finished processes are"
+                f" in {self._path}",
                 "free some space and run the gate again, or leave out -o",
             ) from error
 
     def _line(self, workload: int, made: Generation) -> Json:
-        blocks: Json = {str(i): [np.round(block * 1e9).astype(int).tolist() for block in many] for i, many in made.blocks.items()}
+        blocks: Json = {
+            str(i): [np.round(block * 1e9).astype(int).tolist() for block in many]
+            for i, many in made.blocks.items()
+        }
         info: Json = {str(i): to_json(report) for i, report in made.reports.items()}
         load = to_json(made.load) | ({} if made.gpu is None else {"gpu": to_json(made.gpu)})
         return {"artifact": self._artifact, "shape": workload, "blocks": blocks, "info": info, "load": load}

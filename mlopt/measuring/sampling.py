@@ -101,7 +101,9 @@ class Sampler:
     Use as a context manager: inputs lie in a scratch directory.
     """
 
-    def __init__(self, contenders: list[Contender], workloads: list[Workload], conditions: Conditions, seed: int = 0) -> None:
+    def __init__(
+        self, contenders: list[Contender], workloads: list[Workload], conditions: Conditions, seed: int = 0
+    ) -> None:
         self.contenders, self.workloads, self.conditions = contenders, workloads, conditions
         self._shuffle = random.Random(seed)
         self._stack = contextlib.ExitStack()
@@ -119,7 +121,9 @@ class Sampler:
             write_sets(path, list(workload.sets))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stack.close()
 
     @contextlib.contextmanager
@@ -136,7 +140,11 @@ class Sampler:
             ready: dict[int, Worker] = {}
             for index in order:
                 try:
-                    ready[index] = waiting[index].__enter__() if side_by_side else stack.enter_context(self._start(index))
+                    ready[index] = (
+                        waiting[index].__enter__()
+                        if side_by_side
+                        else stack.enter_context(self._start(index))
+                    )
                 except MloptError as error:
                     if index == 0:
                         raise
@@ -164,16 +172,26 @@ class Sampler:
             start_s = time.perf_counter() - began
             length = seconds(start_s) if callable(seconds) else max(seconds, START_SHARE * start_s)
             for workload, inputs in zip(self.workloads, self._inputs, strict=True):
-                able = {i: w for i, w in workers.items() if i not in self.lost and self.contenders[i].takes(workload.batch)}
+                able = {
+                    i: w
+                    for i, w in workers.items()
+                    if i not in self.lost and self.contenders[i].takes(workload.batch)
+                }
                 made = Generation()
                 if 0 in able:
-                    made = run_generation(dict(able), inputs, self.conditions, Schedule(length, rounds), self._shuffle)
+                    made = run_generation(
+                        dict(able), inputs, self.conditions, Schedule(length, rounds), self._shuffle
+                    )
                     self.lost |= made.failed
                 out.append(made)
             after(workers)
         load_meanwhile, gpu_meanwhile = load_between(load, load_now()), between(card, self._read_gpu())
         for made in out:
-            made.load, made.gpu, made.seconds = load_meanwhile, gpu_meanwhile, (time.perf_counter() - began) / len(out)
+            made.load, made.gpu, made.seconds = (
+                load_meanwhile,
+                gpu_meanwhile,
+                (time.perf_counter() - began) / len(out),
+            )
         return out
 
     def _read_gpu(self) -> GpuState | None:
@@ -209,7 +227,9 @@ class Sampler:
         a profiler on is another thing than timing."""
         for index, worker in workers.items():
             if index not in self.lost and self.contenders[index].takes(self.workloads[0].batch):
-                with contextlib.suppress(MloptError):  # a profile explains; without it there is one explanation less
+                with contextlib.suppress(
+                    MloptError
+                ):  # a profile explains; without it there is one explanation less
                     self.operators[index] = tuple(worker.profile(self._inputs[0], PROFILED_CALLS))
 
     def throughput(self, sessions: int, seconds: float) -> dict[int, Concurrent]:

@@ -63,7 +63,8 @@ def _boundary(alpha: float, shares: tuple[float, ...]) -> tuple[float, Floats]:
     share, last = shares[-1], shares[-2] if len(shares) > 1 else 0.0
     density = np.exp(-(GRID**2) / 2) / math.sqrt(2 * math.pi)
     if last:
-        # z at this look, given z at the last: mean z * sqrt(last / this), variance 1 - last / this
+        # z at this look, given z at the last: mean z * sqrt(last / this), variance 1 -
+        # last / this
         kept = min(last / share, 1 - 1e-6)
         density = _carried(_boundary(alpha, shares[:-1])[1], math.sqrt(kept), math.sqrt(1 - kept))
     above = np.cumsum(density[::-1])[::-1] * STEP
@@ -75,7 +76,9 @@ def _carried(density: Floats, slope: float, sd: float) -> Floats:
     """The density after one more step; where the step is narrower than the grid can
     show, it is widened to that."""
     width = max(sd, STEP)
-    kernel = np.exp(-(((GRID[:, None] - slope * GRID[None, :]) / width) ** 2) / 2) / (width * math.sqrt(2 * math.pi))
+    kernel = np.exp(-(((GRID[:, None] - slope * GRID[None, :]) / width) ** 2) / 2) / (
+        width * math.sqrt(2 * math.pi)
+    )
     return np.asarray(kernel @ density * STEP)
 
 
@@ -127,7 +130,9 @@ class SequentialTest:
         against = interval(kept, for_fail)
         against_pass = against if for_pass == for_fail else interval(kept, for_pass)
         found = Interval(against.centre, against.low, against_pass.high)
-        verdict: Literal["PASS", "FAIL", ""] = "FAIL" if found.low > self.limit else "PASS" if found.high < self.limit else ""
+        verdict: Literal["PASS", "FAIL", ""] = (
+            "FAIL" if found.low > self.limit else "PASS" if found.high < self.limit else ""
+        )
         return Look(verdict, found, 2 * NORMAL.cdf(for_fail) - 1)
 
 

@@ -41,7 +41,10 @@ def differences(baseline: Sequence[Floats], candidate: Sequence[Floats], percent
     """One number a round: log time of the candidate minus that of the baseline, each
     the mean over its two blocks of the round."""
     rounds = min(len(baseline), len(candidate)) // 2
-    both = [np.array([level(block, percent) for block in blocks[: 2 * rounds]]).reshape(-1, 2).mean(1) for blocks in (baseline, candidate)]
+    both = [
+        np.array([level(block, percent) for block in blocks[: 2 * rounds]]).reshape(-1, 2).mean(1)
+        for blocks in (baseline, candidate)
+    ]
     return np.asarray(both[1] - both[0])
 
 
@@ -122,7 +125,9 @@ class Interval:
     high: float
 
 
-def interval(groups: Sequence[Floats], quantile: float, least_sd: float = PROCESS_SD, or_range: bool = False) -> Interval:
+def interval(
+    groups: Sequence[Floats], quantile: float, least_sd: float = PROCESS_SD, or_range: bool = False
+) -> Interval:
     """The centre of all rounds, and its bounds at a one-sided normal `quantile` (2.33
     for 1%).
 
@@ -138,7 +143,11 @@ def interval(groups: Sequence[Floats], quantile: float, least_sd: float = PROCES
         return Interval(centre, -math.inf, math.inf)
     stretch = math.sqrt(inflation(groups))
     shared = quantile * process_sd(groups, least_sd) / math.sqrt(len(groups))
-    return Interval(centre, centre - math.hypot((centre - low) * stretch, shared), centre + math.hypot((high - centre) * stretch, shared))
+    return Interval(
+        centre,
+        centre - math.hypot((centre - low) * stretch, shared),
+        centre + math.hypot((high - centre) * stretch, shared),
+    )
 
 
 def _no_rank_interval(n: int, quantile: float) -> bool:

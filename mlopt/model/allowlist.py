@@ -15,14 +15,34 @@ from mlopt.errors import UsageError
 from mlopt.model.replacements import MOVED
 from mlopt.model.trust import Trust
 
-MODULE_PREFIXES = ("torch.nn.", "torchvision.models.", "torchvision.ops.", *MOVED, "mlopt.model.replacements.")
+MODULE_PREFIXES = (
+    "torch.nn.",
+    "torchvision.models.",
+    "torchvision.ops.",
+    *MOVED,
+    "mlopt.model.replacements.",
+)
 """Where `nn.Module` subclasses are accepted without asking: they are only rebuilt from
 plain attributes, never constructed."""
 
 FUNCTIONS = frozenset(
     f"{module}.{name}"
     for module in ("torch.nn.functional", "torch._C._nn", "torch", "torch._C._VariableFunctions")
-    for name in ("relu", "gelu", "silu", "elu", "leaky_relu", "tanh", "sigmoid", "softmax", "log_softmax", "hardswish", "mish", "selu", "relu6")
+    for name in (
+        "relu",
+        "gelu",
+        "silu",
+        "elu",
+        "leaky_relu",
+        "tanh",
+        "sigmoid",
+        "softmax",
+        "log_softmax",
+        "hardswish",
+        "mish",
+        "selu",
+        "relu6",
+    )
 )
 """Activations that transformer layers keep as an attribute. They are referred to, never
 called, while a file is read."""
@@ -88,7 +108,10 @@ def narrow_flags(names: list[str]) -> str:
     """The narrowest flags that would allow these names. No flag helps with a class of a
     script: it has no module to be imported from."""
     if any(name.startswith("__main__.") for name in names):
-        return "none can: the class was defined in a script; save model.state_dict() and give --arch package.module:factory"
+        return (
+            "none can: the class was defined in a script; save model.state_dict() and give --arch"
+            " package.module:factory"
+        )
     return " ".join(f"--allow-class {name}" for name in names)
 
 
@@ -106,8 +129,13 @@ def resolve(full: str) -> Any:
             head, _, last = head.rpartition(".")
             parts.insert(0, last)
         except (AttributeError, ValueError) as error:
-            raise UsageError(f"'{full}' does not exist here: {error}", "install or put on PYTHONPATH the package that defines it") from error
-    raise UsageError(f"'{full}' cannot be imported", "install or put on PYTHONPATH the package that defines it")
+            raise UsageError(
+                f"'{full}' does not exist here: {error}",
+                "install or put on PYTHONPATH the package that defines it",
+            ) from error
+    raise UsageError(
+        f"'{full}' cannot be imported", "install or put on PYTHONPATH the package that defines it"
+    )
 
 
 def resolve_class(full: str, trust: Trust) -> Any:
@@ -129,9 +157,13 @@ def resolve_factory(reference: str) -> Any:
     try:
         value: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise UsageError(f"'{reference}': {error}", "give package.module:factory, importable from the working directory") from error
+        raise UsageError(
+            f"'{reference}': {error}", "give package.module:factory, importable from the working directory"
+        ) from error
     except Exception as error:
-        raise UsageError(f"'{reference}': importing {module_name} raised {type(error).__name__}: {error}", "fix the module") from error
+        raise UsageError(
+            f"'{reference}': importing {module_name} raised {type(error).__name__}: {error}", "fix the module"
+        ) from error
     for part in name.split("."):
         if not hasattr(value, part):
             raise UsageError(f"'{reference}': {module_name} has no '{name}'", "give package.module:factory")

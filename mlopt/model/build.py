@@ -1,4 +1,5 @@
-"""From an inert description of a pickle to live objects, for allowed names only. Constructors are not called."""
+"""From an inert description of a pickle to live objects, for allowed names only.
+Constructors are not called."""
 
 from __future__ import annotations
 
@@ -15,15 +16,40 @@ from mlopt.model.allowlist import FUNCTIONS, allowed, is_dtype, narrow_flags, re
 from mlopt.model.inert import Document, Inert, Storage
 from mlopt.model.trust import Trust
 
-HOSTILE = frozenset({"os", "posix", "nt", "subprocess", "sys", "builtins", "socket", "shutil", "runpy", "pty", "importlib", "webbrowser", "ctypes"})
+HOSTILE = frozenset(
+    {
+        "os",
+        "posix",
+        "nt",
+        "subprocess",
+        "sys",
+        "builtins",
+        "socket",
+        "shutil",
+        "runpy",
+        "pty",
+        "importlib",
+        "webbrowser",
+        "ctypes",
+    }
+)
 """Packages whose functions make a pickle an attack. Only the hint reads this: nothing
 of them is allowed anyway."""
 
-REFERENCE_ONLY = FUNCTIONS | {"builtins.int", "builtins.float", "builtins.bool", "builtins.str", "builtins.list", "builtins.dict", "builtins.tuple"}
+REFERENCE_ONLY = FUNCTIONS | {
+    "builtins.int",
+    "builtins.float",
+    "builtins.bool",
+    "builtins.str",
+    "builtins.list",
+    "builtins.dict",
+    "builtins.tuple",
+}
 
 
 def build(document: Document, trust: Trust, path: str) -> Any:
-    """The object that the file describes. Raises `ModelRefused` naming every global that is not allowed, with the flags that would."""
+    """The object that the file describes. Raises `ModelRefused` naming every global
+    that is not allowed, with the flags that would."""
     refused = [name for name in document.globals if not allowed(name, trust)]
     if refused:
         listed = ", ".join(refused)
@@ -84,7 +110,8 @@ class _Builder:
         raise self._refuse(f"a {type(described).__name__} where a plain value was expected")
 
     def _reference(self, full: str) -> Any:
-        """A global that is only referred to: an activation, a dtype, a class inside `functools.partial`."""
+        """A global that is only referred to: an activation, a dtype, a class inside
+        `functools.partial`."""
         if full in REFERENCE_ONLY or is_dtype(full) or self._trust.named(full):
             return resolve(full)
         return resolve_class(full, self._trust)
@@ -121,7 +148,9 @@ class _Builder:
         return made
 
     def _refuse(self, what: str) -> ModelRefused:
-        return ModelRefused(f"{self._path} holds {what}", "save the weights with safetensors, or the module with torch.save")
+        return ModelRefused(
+            f"{self._path} holds {what}", "save the weights with safetensors, or the module with torch.save"
+        )
 
     # One method for each plain value of the allow-list: no function that the file names
     # is called.
@@ -155,13 +184,18 @@ class _Builder:
         raise self._refuse("a bytearray")
 
     def _make_partial(self, described: Inert, args: Any, data: Any) -> Any:
-        """`functools.partial(layer class or activation, ...)`, as vision transformers keep; inert until somebody calls it."""
+        """`functools.partial(layer class or activation, ...)`, as vision transformers
+        keep; inert until somebody calls it."""
         state = self.value(data["state"])
         if not (isinstance(state, tuple) and len(state) >= 3):
             raise self._refuse("a malformed functools.partial")
         function, positional, named = state[:3]
-        ok = function in {resolve(name) for name in FUNCTIONS if _exists(name)} or (isinstance(function, type) and issubclass(function, nn.Module))
-        if not ok and not self._trust.named(f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"):
+        ok = function in {resolve(name) for name in FUNCTIONS if _exists(name)} or (
+            isinstance(function, type) and issubclass(function, nn.Module)
+        )
+        if not ok and not self._trust.named(
+            f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
+        ):
             raise self._refuse(f"a functools.partial of {function}")
         return functools.partial(function, *(positional or ()), **(named or {}))
 
@@ -188,17 +222,34 @@ class _Builder:
             self._storages[storage.key] = self._document.storage(storage.key).untyped_storage()
         # torch would silently grow the storage to whatever the pickle claims.
         try:
-            reach = int(offset) + sum((int(n) - 1) * int(step) for n, step in zip(size, stride, strict=True)) + 1 if all(size) else 0
-            inside = int(offset) >= 0 and min([*size, *stride], default=0) >= 0 and reach * dtype.itemsize <= self._storages[storage.key].nbytes()
+            reach = (
+                int(offset) + sum((int(n) - 1) * int(step) for n, step in zip(size, stride, strict=True)) + 1
+                if all(size)
+                else 0
+            )
+            inside = (
+                int(offset) >= 0
+                and min([*size, *stride], default=0) >= 0
+                and reach * dtype.itemsize <= self._storages[storage.key].nbytes()
+            )
         except (TypeError, ValueError):
             inside = False
         if not inside:
-            raise ModelRefused(f"{self._path}: a tensor of size {size} does not fit its storage", "the file is damaged or hostile")
+            raise ModelRefused(
+                f"{self._path}: a tensor of size {size} does not fit its storage",
+                "the file is damaged or hostile",
+            )
         try:
-            tensor = torch.empty(0, dtype=dtype).set_(self._storages[storage.key], int(offset), tuple(size), tuple(stride))
+            tensor = torch.empty(0, dtype=dtype).set_(
+                self._storages[storage.key], int(offset), tuple(size), tuple(stride)
+            )
         except (RuntimeError, TypeError, ValueError) as error:
-            raise ModelRefused(f"{self._path}: a tensor of size {size} does not fit its storage: {error}") from error
-        return tensor.requires_grad_(bool(args[4])) if len(args) > 4 and tensor.is_floating_point() else tensor
+            raise ModelRefused(
+                f"{self._path}: a tensor of size {size} does not fit its storage: {error}"
+            ) from error
+        return (
+            tensor.requires_grad_(bool(args[4])) if len(args) > 4 and tensor.is_floating_point() else tensor
+        )
 
     def _make__rebuild_parameter(self, described: Inert, args: Any, data: Any) -> Any:
         tensor = self.value(args[0])
@@ -211,4 +262,6 @@ class _Builder:
 
 def _exists(full: str) -> bool:
     head, _, name = full.rpartition(".")
-    return hasattr({"torch": torch, "torch.nn.functional": nn.functional, "torch._C._nn": torch._C._nn}.get(head), name)
+    return hasattr(
+        {"torch": torch, "torch.nn.functional": nn.functional, "torch._C._nn": torch._C._nn}.get(head), name
+    )

@@ -5,7 +5,8 @@
     surgery.json          what was cut since, in order
     weights.safetensors   every parameter and buffer of the module as it is now
 
-Loading rebuilds the dense module (on the meta device where that works), replays the surgery, and loads the weights strictly.
+Loading rebuilds the dense module (on the meta device where that works), replays the
+surgery, and loads the weights strictly.
 """
 
 from __future__ import annotations
@@ -55,9 +56,15 @@ class Bundle:
         return replace(self, surgeries=(*self.surgeries, surgery))
 
     def after(self, module: nn.Module, surgery: Surgery) -> Bundle:
-        """The bundle of a pruned module: one surgery more, or the module's own graph when the cut had to rewrite it."""
+        """The bundle of a pruned module: one surgery more, or the module's own graph
+        when the cut had to rewrite it."""
         if isinstance(module, torch.fx.GraphModule):
-            return Bundle(origin_of(module), self.inputs, (), tuple(name for name in self.sparse if name in dict(module.named_parameters())))
+            return Bundle(
+                origin_of(module),
+                self.inputs,
+                (),
+                tuple(name for name in self.sparse if name in dict(module.named_parameters())),
+            )
         return self.cut(surgery)
 
 
@@ -85,13 +92,17 @@ def write(directory: Path, module: nn.Module, bundle: Bundle) -> None:
     save_file(tensors, directory / "weights.safetensors")
     inputs: list[JsonValue] = [spec.to_json() for spec in bundle.inputs]
     head: Json = {"schema_version": SCHEMA_VERSION, **bundle.origin.to_json(), "inputs": inputs}
-    if isinstance(bundle.origin, FactoryOrigin):  # the other origins say themselves which tensors are parameters
+    if isinstance(
+        bundle.origin, FactoryOrigin
+    ):  # the other origins say themselves which tensors are parameters
         head["parameters"] = [name for name, _ in module.named_parameters()]
     if bundle.sparse:
         head["sparse"] = list(bundle.sparse)
     (directory / "model.json").write_text(json.dumps(head, indent=1) + "\n")
     cuts = [surgery.to_json() for surgery in bundle.surgeries]
-    (directory / "surgery.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION, "surgeries": cuts}) + "\n")
+    (directory / "surgery.json").write_text(
+        json.dumps({"schema_version": SCHEMA_VERSION, "surgeries": cuts}) + "\n"
+    )
 
 
 def read_head(directory: Path) -> Bundle:
@@ -101,24 +112,37 @@ def read_head(directory: Path) -> Bundle:
         cuts = json.loads((directory / "surgery.json").read_text())
         for data in (head, cuts):
             if data["schema_version"] > SCHEMA_VERSION:
-                raise ModelRefused(f"{directory} was written by a newer mlopt (schema {data['schema_version']})", "upgrade mlopt")
+                raise ModelRefused(
+                    f"{directory} was written by a newer mlopt (schema {data['schema_version']})",
+                    "upgrade mlopt",
+                )
         inputs = tuple(TensorSpec.from_json(spec) for spec in head["inputs"])
         sparse = tuple(str(name) for name in head.get("sparse", ()))
-        return Bundle(origin_from_json(head), inputs, tuple(Surgery(**data) for data in cuts["surgeries"]), sparse)
+        return Bundle(
+            origin_from_json(head), inputs, tuple(Surgery(**data) for data in cuts["surgeries"]), sparse
+        )
     except OSError as error:
-        raise ModelRefused(f"{directory} is not a whole bundle: {error}", "a bundle holds model.json, surgery.json, weights.safetensors") from error
+        raise ModelRefused(
+            f"{directory} is not a whole bundle: {error}",
+            "a bundle holds model.json, surgery.json, weights.safetensors",
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelRefused(f"{directory} is not a readable bundle: {error}", "write it again with mlopt") from error
+        raise ModelRefused(
+            f"{directory} is not a readable bundle: {error}", "write it again with mlopt"
+        ) from error
 
 
 def read(directory: Path, trust: Trust) -> tuple[nn.Module, Bundle]:
-    """The module as it was written, in evaluation or training mode as it was, and its bundle. Raises `ModelRefused`."""
+    """The module as it was written, in evaluation or training mode as it was, and its
+    bundle. Raises `ModelRefused`."""
     bundle = read_head(directory)
     check(bundle.origin, trust, str(directory))
     try:
         weights = load_file(directory / "weights.safetensors")
     except (SafetensorError, OSError) as error:
-        raise ModelRefused(f"{directory}/weights.safetensors cannot be read: {error}", "copy the bundle again") from error
+        raise ModelRefused(
+            f"{directory}/weights.safetensors cannot be read: {error}", "copy the bundle again"
+        ) from error
     try:
         module = _dense(bundle, trust, meta=True)
         for surgery in bundle.surgeries:
@@ -133,7 +157,9 @@ def read(directory: Path, trust: Trust) -> tuple[nn.Module, Bundle]:
         try:
             fill(module, weights)
         except (RuntimeError, ValueError) as error:
-            raise ModelRefused(f"{directory}: {error}", "the factory has changed since the bundle was written") from error
+            raise ModelRefused(
+                f"{directory}: {error}", "the factory has changed since the bundle was written"
+            ) from error
     return module, bundle
 
 
@@ -200,14 +226,20 @@ def call_factory(reference: str, arguments: Mapping[str, object]) -> nn.Module:
     except (NotImplementedError, KeyboardInterrupt):
         raise
     except Exception as error:
-        raise UsageError(f"{reference} raised {type(error).__name__}: {error}", "fix the factory or its --arch-arg values") from error
+        raise UsageError(
+            f"{reference} raised {type(error).__name__}: {error}", "fix the factory or its --arch-arg values"
+        ) from error
     if not isinstance(module, nn.Module):
-        raise UsageError(f"{reference} returned a {type(module).__name__}, not an nn.Module", "name a factory that returns the model")
+        raise UsageError(
+            f"{reference} returned a {type(module).__name__}, not an nn.Module",
+            "name a factory that returns the model",
+        )
     return module
 
 
 def fill(module: nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Put tensors in place by name, strictly: every one must be there, in its shape and dtype. Raises `ValueError`."""
+    """Put tensors in place by name, strictly: every one must be there, in its shape and
+    dtype. Raises `ValueError`."""
     wanted = canonical(module)
     missing, extra = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
     if missing or extra:
@@ -216,8 +248,12 @@ def fill(module: nn.Module, weights: dict[str, torch.Tensor]) -> None:
     for name, old in wanted.items():
         tensor = weights[name]
         if tensor.shape != old.shape or tensor.dtype != old.dtype:
-            raise ValueError(f"{name} is {tuple(tensor.shape)} {tensor.dtype}, the module wants {tuple(old.shape)} {old.dtype}")
-        # A copy in memory of its own: tensors mapped from a file lie at odd addresses, and kernels round differently there.
+            raise ValueError(
+                f"{name} is {tuple(tensor.shape)} {tensor.dtype}, the module wants {tuple(old.shape)}"
+                f" {old.dtype}"
+            )
+        # A copy in memory of its own: tensors mapped from a file lie at odd addresses,
+        # and kernels round differently there.
         new[id(old)] = in_place_of(old, tensor.clone())
     for _, table, key, tensor in list(holders(module)):
         table[key] = new[id(tensor)]
@@ -225,5 +261,10 @@ def fill(module: nn.Module, weights: dict[str, torch.Tensor]) -> None:
 
 
 def _whole(module: nn.Module) -> bool:
-    """Whether no tensor is left on the meta device, those in plain attributes included."""
-    return not any(isinstance(value, torch.Tensor) and value.is_meta for child in module.modules() for value in vars(child).values())
+    """Whether no tensor is left on the meta device, those in plain attributes
+    included."""
+    return not any(
+        isinstance(value, torch.Tensor) and value.is_meta
+        for child in module.modules()
+        for value in vars(child).values()
+    )

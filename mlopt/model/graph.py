@@ -23,15 +23,23 @@ from mlopt.model.graph_data import GraphData, LayerData, NodeData, TensorData
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 PATH = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
-ARITHMETIC = {name: getattr(operator, name) for name in ("mul", "add", "sub", "floordiv", "mod", "neg", "getitem")}
-LAYERS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.Dropout)}
-TEXTS = frozenset({"approximate", "rounding_mode", "mode", "reduction", "indexing", "padding", "padding_mode"})
-"""The only text arguments an operator may have: `from_file(filename)` must not be reachable."""
+ARITHMETIC = {
+    name: getattr(operator, name) for name in ("mul", "add", "sub", "floordiv", "mod", "neg", "getitem")
+}
+LAYERS: dict[str, type[nn.Module]] = {
+    kind.__name__: kind for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.Dropout)
+}
+TEXTS = frozenset(
+    {"approximate", "rounding_mode", "mode", "reduction", "indexing", "padding", "padding_mode"}
+)
+"""The only text arguments an operator may have: `from_file(filename)` must not be
+reachable."""
 NAMED = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": torch.memory_format}
 
 
 def describe(module: GraphModule) -> Json:
-    """The graph, its layers and the shapes of its tensors. Raises `PassFailed` for a graph that holds anything else."""
+    """The graph, its layers and the shapes of its tensors. Raises `PassFailed` for a
+    graph that holds anything else."""
     nodes = []
     for node in module.graph.nodes:
         target = None  # a placeholder has none, and `size` is the only method
@@ -47,7 +55,10 @@ def describe(module: GraphModule) -> Json:
         if type(child) in LAYERS.values():
             layers[path] = LayerData(type(child).__name__, _settings(child))
         elif path and type(child) is not nn.Module:
-            raise PassFailed(f"the graph calls {path}, a {type(child).__name__}", "only graphs that mlopt wrote can be kept as data")
+            raise PassFailed(
+                f"the graph calls {path}, a {type(child).__name__}",
+                "only graphs that mlopt wrote can be kept as data",
+            )
     return GraphData(type(module).__name__, module.training, tuple(nodes), layers, _tensors(module)).to_json()
 
 
@@ -70,7 +81,12 @@ def _tensors(module: GraphModule) -> dict[str, TensorData]:
 def _settings(layer: nn.Module) -> dict[str, object]:
     """What the constructor of one of `LAYERS` takes."""
     if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-        return {"num_features": layer.num_features, "eps": layer.eps, "momentum": layer.momentum, "affine": layer.weight is not None}
+        return {
+            "num_features": layer.num_features,
+            "eps": layer.eps,
+            "momentum": layer.momentum,
+            "affine": layer.weight is not None,
+        }
     return {"p": layer.p}
 
 
@@ -105,7 +121,8 @@ def _encode(value: Any) -> Any:
 
 
 def scriptable(module: GraphModule) -> GraphModule:
-    """A copy that `torch.jit.script` compiles: TorchScript knows operators, and picks their overloads itself."""
+    """A copy that `torch.jit.script` compiles: TorchScript knows operators, and picks
+    their overloads itself."""
     made = copy.deepcopy(module)
     for node in made.graph.nodes:
         if isinstance(node.target, torch._ops.OpOverload):
@@ -130,7 +147,10 @@ def rebuild(data: Json, where: str) -> GraphModule:
     try:
         return _Reader(GraphData.from_json(data), where).module()
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        raise ModelRefused(f"{where}: the graph cannot be read: {type(error).__name__}: {error}", "write the bundle again with mlopt") from error
+        raise ModelRefused(
+            f"{where}: the graph cannot be read: {type(error).__name__}: {error}",
+            "write the bundle again with mlopt",
+        ) from error
 
 
 class _Reader:
@@ -219,7 +239,8 @@ class _Reader:
         if kind == "aten" and NAME.fullmatch(name) and NAME.fullmatch(overload):
             found = getattr(getattr(torch.ops.aten, name, None), overload, None)
             if isinstance(found, torch._ops.OpOverload) and all(
-                "str" not in str(argument.type) or argument.name in TEXTS for argument in found._schema.arguments
+                "str" not in str(argument.type) or argument.name in TEXTS
+                for argument in found._schema.arguments
             ):
                 return found
         raise self.refuse(f"calls {target!r}")

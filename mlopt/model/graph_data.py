@@ -29,7 +29,13 @@ class NodeData:
 
     def to_json(self) -> Json:
         """What is None is left out."""
-        fields: Json = {"name": self.name, "op": self.op, "target": self.target, "args": self.args, "kwargs": self.kwargs}
+        fields: Json = {
+            "name": self.name,
+            "op": self.op,
+            "target": self.target,
+            "args": self.args,
+            "kwargs": self.kwargs,
+        }
         return {key: value for key, value in fields.items() if value is not None}
 
 
@@ -85,10 +91,15 @@ class GraphData:
         """The inverse. Raises `KeyError`, `TypeError`, `ValueError` or `AttributeError`
         for anything else."""
         nodes = tuple(
-            NodeData(str(node["name"]), str(node["op"]), node.get("target"), node.get("args"), node.get("kwargs")) for node in data["nodes"]
+            NodeData(
+                str(node["name"]), str(node["op"]), node.get("target"), node.get("args"), node.get("kwargs")
+            )
+            for node in data["nodes"]
         )
         layers = {
-            path: LayerData(str(layer["class"]), {key: value for key, value in layer.items() if key != "class"})
+            path: LayerData(
+                str(layer["class"]), {key: value for key, value in layer.items() if key != "class"}
+            )
             for path, layer in data["layers"].items()
         }
         return cls(str(data["name"]), bool(data["training"]), nodes, layers, _tensors(data["tensors"]))

@@ -1,8 +1,10 @@
 """Reading a PyTorch pickle without running it.
 
-A pickle is a program: it names globals and calls them. Here every global becomes a stand-in that only writes down what it was called with.
-So the whole file can be read, and every name in it listed, before anything is decided; nothing outside this module is imported or called.
-`build.py` then turns the description into objects, for names that are allowed.
+A pickle is a program: it names globals and calls them. Here every global becomes a
+stand-in that only writes down what it was called with. So the whole file can be read,
+and every name in it listed, before anything is decided; nothing outside this module is
+imported or called. `build.py` then turns the description into objects, for names that
+are allowed.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ class Inert:
 
 @dataclass(frozen=True)
 class Storage:
-    """A reference to raw tensor bytes: dtype name, key in the archive, number of elements."""
+    """A reference to raw tensor bytes: dtype name, key in the archive, number of
+    elements."""
 
     dtype: str
     key: str
@@ -87,7 +90,9 @@ class _Reader(pickle.Unpickler):
         module = {"__builtin__": "builtins"}.get(module, module)  # how protocol 2 writes it
         full = f"{module}.{name}"
         if full not in self._names:
-            self._names[full] = type(name.rpartition(".")[2] or "x", (Inert,), {"module": module, "name": name})
+            self._names[full] = type(
+                name.rpartition(".")[2] or "x", (Inert,), {"module": module, "name": name}
+            )
         return self._names[full]
 
     def persistent_load(self, pid: Any) -> Any:
@@ -106,11 +111,14 @@ def _load(stream: Any, names: dict[str, type[Inert]], path: Path) -> Any:
     except (RecursionError, MemoryError) as error:
         raise ModelRefused(f"{path}: the pickle in it is nested too deeply or too large to read") from error
     except Exception as error:  # a broken pickle can raise anything at all; none of it ran
-        raise ModelRefused(f"{path} is not a readable PyTorch file: {error}", "is it a complete .pt or .safetensors file?") from error
+        raise ModelRefused(
+            f"{path} is not a readable PyTorch file: {error}", "is it a complete .pt or .safetensors file?"
+        ) from error
 
 
 def kind_of(path: Path) -> str:
-    """What a file is, by its bytes: `onnx`, `safetensors`, `torchscript`, `pt2`, `pickle`, `legacy`, or `unknown`.
+    """What a file is, by its bytes: `onnx`, `safetensors`, `torchscript`, `pt2`,
+    `pickle`, `legacy`, or `unknown`.
 
     Raises `ModelRefused` for a damaged archive.
     """
@@ -124,7 +132,9 @@ def kind_of(path: Path) -> str:
             with zipfile.ZipFile(path) as archive:
                 names = [name.partition("/")[2] for name in archive.namelist()]
         except (zipfile.BadZipFile, OSError, ValueError) as error:
-            raise ModelRefused(f"{path} is a damaged or truncated archive: {error}", "copy or save the file again") from error
+            raise ModelRefused(
+                f"{path} is a damaged or truncated archive: {error}", "copy or save the file again"
+            ) from error
         if "constants.pkl" in names:
             return "torchscript"
         if any(name == "archive_format" or name.startswith("models/") for name in names):
@@ -138,7 +148,8 @@ def kind_of(path: Path) -> str:
 
 
 def read(path: Path) -> Document:
-    """Read a `torch.save` file (zip or legacy) without running it. Raises `ModelRefused`."""
+    """Read a `torch.save` file (zip or legacy) without running it. Raises
+    `ModelRefused`."""
     return _read_zip(path) if kind_of(path) == "pickle" else _read_legacy(path)
 
 
@@ -148,9 +159,14 @@ def _read_zip(path: Path) -> Document:
     size = path.stat().st_size
     for info in members.values():
         if info.compress_type != zipfile.ZIP_STORED or info.file_size > size:
-            raise ModelRefused(f"{path}: '{info.filename}' is compressed, which torch.save never does", "refused as a decompression bomb")
+            raise ModelRefused(
+                f"{path}: '{info.filename}' is compressed, which torch.save never does",
+                "refused as a decompression bomb",
+            )
     if members["data.pkl"].file_size > MAX_PICKLE_BYTES:
-        raise ModelRefused(f"{path}: its object graph is {members['data.pkl'].file_size} bytes, which no model needs")
+        raise ModelRefused(
+            f"{path}: its object graph is {members['data.pkl'].file_size} bytes, which no model needs"
+        )
     names: dict[str, type[Inert]] = {}
     root = _load(io.BytesIO(archive.read(members["data.pkl"])), names, path)
 
@@ -161,18 +177,23 @@ def _read_zip(path: Path) -> Document:
         try:
             return _aligned(archive.read(info))
         except zipfile.BadZipFile as error:
-            raise ModelRefused(f"{path}: tensor storage '{key}' is damaged ({error})", "copy or save the file again") from error
+            raise ModelRefused(
+                f"{path}: tensor storage '{key}' is damaged ({error})", "copy or save the file again"
+            ) from error
 
     order = archive.read(members["byteorder"]).strip() if "byteorder" in members else b"little"
     return Document(root, list(names), storage, order == b"big")
 
 
 def _read_legacy(path: Path) -> Document:
-    """The format before PyTorch 1.6: five pickles in a row, then the raw storages, each after its element count."""
+    """The format before PyTorch 1.6: five pickles in a row, then the raw storages, each
+    after its element count."""
     names: dict[str, type[Inert]] = {}
     with path.open("rb") as stream:
         if _load(stream, names, path) != LEGACY_MAGIC:
-            raise ModelRefused(f"{path} is a pickle, but not one that torch.save wrote", "save the model with torch.save")
+            raise ModelRefused(
+                f"{path} is a pickle, but not one that torch.save wrote", "save the model with torch.save"
+            )
         for _ in range(2):
             _load(stream, names, path)
         root = _load(stream, names, path)
@@ -202,7 +223,8 @@ def _read_legacy(path: Path) -> Document:
 
 
 def _aligned(data: bytes) -> torch.Tensor:
-    """Bytes in memory that torch aligned: kernels round differently at odd addresses."""
+    """Bytes in memory that torch aligned: kernels round differently at odd
+    addresses."""
     if not data:
         return torch.empty(0, dtype=torch.uint8)
     with warnings.catch_warnings():
@@ -228,7 +250,8 @@ DTYPES: dict[str, torch.dtype] = {
 
 
 def element_size(storage_name: str) -> int:
-    """Bytes an element of a storage class takes. Raises `ModelRefused` for one that is not known."""
+    """Bytes an element of a storage class takes. Raises `ModelRefused` for one that is
+    not known."""
     if storage_name not in DTYPES:
         raise ModelRefused(f"tensor storage of type '{storage_name}' is not supported")
     return DTYPES[storage_name].itemsize
@@ -247,7 +270,12 @@ def _storage_dtypes(root: Any) -> dict[str, str]:
             continue
         seen.add(id(value))
         if isinstance(value, Inert):
-            stack += [value.__dict__["args"], value.__dict__["state"], value.__dict__["items"], value.__dict__["entries"]]
+            stack += [
+                value.__dict__["args"],
+                value.__dict__["state"],
+                value.__dict__["items"],
+                value.__dict__["entries"],
+            ]
         elif isinstance(value, dict):
             stack += [*value.keys(), *value.values()]
         elif isinstance(value, (list, tuple, set, frozenset)):

@@ -1,4 +1,5 @@
-"""Input specs: parsed from the command line, or inferred from a model's first layers and tried out."""
+"""Input specs: parsed from the command line, or inferred from a model's first layers
+and tried out."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ HINTS = ("img_size", "image_size", "input_size", "resolution")
 
 
 def parse_spec(text: str, position: int = 0) -> TensorSpec:
-    """`[name=]dims[:dtype]`: `1,3,224,224`, `ids=batch,128:int64`. Raises `UsageError`."""
+    """`[name=]dims[:dtype]`: `1,3,224,224`, `ids=batch,128:int64`. Raises
+    `UsageError`."""
     name, equals, rest = text.partition("=")
     if not equals:
         name, rest = "x" if position == 0 else f"x{position}", text
@@ -34,7 +36,10 @@ def parse_spec(text: str, position: int = 0) -> TensorSpec:
         elif part.isdigit() and int(part) > 0:
             dims.append(int(part))
         else:
-            raise UsageError(f"--input {text}: '{part}' is neither a size nor a word", "for example --input 1,3,224,224 or --input x=batch,3,32,32")
+            raise UsageError(
+                f"--input {text}: '{part}' is neither a size nor a word",
+                "for example --input 1,3,224,224 or --input x=batch,3,32,32",
+            )
     dtype = dtype or "float32"
     if not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise UsageError(f"--input {text}: '{dtype}' is not a dtype", "for example float32 or int64")
@@ -72,9 +77,14 @@ def rejection(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> str:
 
 
 def specs_of_tensors(tensors: Iterable[torch.Tensor]) -> tuple[TensorSpec, ...]:
-    """The signature of example tensors, whose first dimension becomes a dynamic batch."""
+    """The signature of example tensors, whose first dimension becomes a dynamic
+    batch."""
     return tuple(
-        TensorSpec("x" if i == 0 else f"x{i}", ("batch", *map(int, tensor.shape[1:])), str(tensor.dtype).removeprefix("torch."))
+        TensorSpec(
+            "x" if i == 0 else f"x{i}",
+            ("batch", *map(int, tensor.shape[1:])),
+            str(tensor.dtype).removeprefix("torch."),
+        )
         for i, tensor in enumerate(tensors)
     )
 
@@ -89,9 +99,16 @@ def check_runs(module: nn.Module, specs: tuple[TensorSpec, ...]) -> None:
 
 def candidates(module: nn.Module) -> Iterator[tuple[TensorSpec, ...]]:
     """Inputs that the first layers might take, the likeliest first."""
-    hinted = [int(v) for child in module.modules() for key, v in vars(child).items() if key in HINTS and type(v) is int]
+    hinted = [
+        int(v)
+        for child in module.modules()
+        for key, v in vars(child).items()
+        if key in HINTS and type(v) is int
+    ]
     sizes = list(dict.fromkeys([*hinted, *IMAGE_SIZES]))
-    for layer in itertools.islice((m for m in module.modules() if any(True for _ in m.parameters(recurse=False))), 4):
+    for layer in itertools.islice(
+        (m for m in module.modules() if any(True for _ in m.parameters(recurse=False))), 4
+    ):
         if isinstance(layer, nn.Conv2d):
             small = layer.in_channels == 1
             order = [*hinted, *(s for s in (28, 32, 16, 8, *sizes) if small), *sizes]
@@ -116,7 +133,8 @@ def candidates(module: nn.Module) -> Iterator[tuple[TensorSpec, ...]]:
 
 
 def infer(module: nn.Module) -> tuple[TensorSpec, ...]:
-    """The first candidate that the model accepts at batch 2, its batch left dynamic. Raises `UsageError` showing the flag to type."""
+    """The first candidate that the model accepts at batch 2, its batch left dynamic.
+    Raises `UsageError` showing the flag to type."""
     tried = []
     for specs in candidates(module):
         problem = rejection(module, synthetic(specs))
@@ -124,7 +142,10 @@ def infer(module: nn.Module) -> tuple[TensorSpec, ...]:
             return specs
         tried.append(f"{specs[0]}: {problem}")
     last = f"; the last of {len(tried)} tries: {tried[-1]}" if tried else ""
-    raise UsageError(f"the input shape cannot be inferred from the model's first layers{last}", "say it: --input batch,3,224,224")
+    raise UsageError(
+        f"the input shape cannot be inferred from the model's first layers{last}",
+        "say it: --input batch,3,224,224",
+    )
 
 
 def dynamic_shapes(specs: tuple[TensorSpec, ...]) -> tuple[dict[int, Any], ...] | None:
@@ -134,7 +155,9 @@ def dynamic_shapes(specs: tuple[TensorSpec, ...]) -> tuple[dict[int, Any], ...] 
     symbols = {name: torch.export.Dim(name, min=1, max=MAX_DYNAMIC) for name in names}
     if not names:
         return None
-    return tuple({i: symbols[dim] for i, dim in enumerate(spec.dims) if isinstance(dim, str)} for spec in specs)
+    return tuple(
+        {i: symbols[dim] for i, dim in enumerate(spec.dims) if isinstance(dim, str)} for spec in specs
+    )
 
 
 def fixed(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:

@@ -16,7 +16,8 @@ from mlopt.model import bundle
 
 Tensors = torch.Tensor | Sequence[torch.Tensor]
 Inputs = torch.Tensor | Sequence[torch.Tensor | None] | Mapping[str, torch.Tensor]
-"""Example inputs: one tensor, positional tensors (None where an argument is left out), or tensors by argument name."""
+"""Example inputs: one tensor, positional tensors (None where an argument is left out),
+or tensors by argument name."""
 
 
 def as_tuple(inputs: Tensors) -> tuple[torch.Tensor, ...]:
@@ -25,7 +26,8 @@ def as_tuple(inputs: Tensors) -> tuple[torch.Tensor, ...]:
 
 
 def positional(module: nn.Module, inputs: Inputs) -> tuple[Any, ...]:
-    """Inputs in the order of `forward`, with defaults in the gaps. Raises `UsageError` for a name that it does not have."""
+    """Inputs in the order of `forward`, with defaults in the gaps. Raises `UsageError`
+    for a name that it does not have."""
     if isinstance(inputs, torch.Tensor):
         return (inputs,)
     if not isinstance(inputs, Mapping):
@@ -33,13 +35,19 @@ def positional(module: nn.Module, inputs: Inputs) -> tuple[Any, ...]:
     parameters = inspect.signature(module.forward).parameters
     unknown = sorted(set(inputs) - set(parameters))
     if unknown:
-        raise UsageError(f"{type(module).__name__}.forward has no argument {', '.join(unknown)}", f"it takes {', '.join(parameters)}")
+        raise UsageError(
+            f"{type(module).__name__}.forward has no argument {', '.join(unknown)}",
+            f"it takes {', '.join(parameters)}",
+        )
     last = max(list(parameters).index(name) for name in inputs)
-    return tuple(inputs.get(name, parameter.default) for name, parameter in list(parameters.items())[: last + 1])
+    return tuple(
+        inputs.get(name, parameter.default) for name, parameter in list(parameters.items())[: last + 1]
+    )
 
 
 def own_classes(model: nn.Module) -> set[str]:
-    """The module's classes that are not PyTorch's: allowed, since the caller holds them already.
+    """The module's classes that are not PyTorch's: allowed, since the caller holds them
+    already.
 
     Raises `UsageError` for one that no other process can import.
     """
@@ -48,11 +56,16 @@ def own_classes(model: nn.Module) -> set[str]:
     names = {f"{type(child).__module__}.{type(child).__qualname__}" for child in model.modules()}
     lost = sorted(name for name in names if name.startswith("__main__.") or "<locals>" in name)
     if lost:
-        raise UsageError(f"other processes cannot import {', '.join(lost)}", "define the class at the top of a module, not of a script")
+        raise UsageError(
+            f"other processes cannot import {', '.join(lost)}",
+            "define the class at the top of a module, not of a script",
+        )
     return {name for name in names if not name.startswith("torch.nn.")}
 
 
-def as_bundle(name: str, module: nn.Module, root: Path, specs: tuple[TensorSpec, ...]) -> tuple[Artifact, bundle.Bundle]:
+def as_bundle(
+    name: str, module: nn.Module, root: Path, specs: tuple[TensorSpec, ...]
+) -> tuple[Artifact, bundle.Bundle]:
     """A live module as a bundle in an empty directory, for other processes to open."""
     head = bundle.Bundle(bundle.origin_of(module), specs)
     bundle.write(root, module, head)

@@ -8,7 +8,17 @@ from typing import Any
 from mlopt.artifact import TensorSpec
 from mlopt.errors import BackendMissing, ModelRefused, first_line
 
-ELEMENT_TYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64", 16: "bfloat16"}
+ELEMENT_TYPES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    6: "int32",
+    7: "int64",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    16: "bfloat16",
+}
 
 
 def onnx_module() -> Any:
@@ -21,8 +31,9 @@ def onnx_module() -> Any:
 
 
 def check_onnx(path: Path) -> Any:
-    """The parsed model, without external data read. Refuses data files that leave the directory, are links, or do not reach as far as
-    the model says. ONNX Runtime follows a hard link that onnx itself refuses, so this runs before any session is made.
+    """The parsed model, without external data read. Refuses data files that leave the
+    directory, are links, or do not reach as far as the model says. ONNX Runtime follows
+    a hard link that onnx itself refuses, so this runs before any session is made.
     """
     onnx = onnx_module()
     try:
@@ -62,9 +73,13 @@ def all_tensors(model: Any) -> list[Any]:
 
 def _check_external(path: Path, location: str, entries: dict[str, str]) -> None:
     target = path.parent / location
-    inside = not Path(location).is_absolute() and target.resolve().parent.is_relative_to(path.parent.resolve())
+    inside = not Path(location).is_absolute() and target.resolve().parent.is_relative_to(
+        path.parent.resolve()
+    )
     if not inside or target.is_symlink():
-        raise ModelRefused(f"{path} keeps data outside its own directory ({location})", "move the data file beside the model")
+        raise ModelRefused(
+            f"{path} keeps data outside its own directory ({location})", "move the data file beside the model"
+        )
     if not target.is_file():
         raise ModelRefused(f"{path} needs its data file {location}, which is not there", "copy both files")
     stat = target.stat()
@@ -83,7 +98,11 @@ def input_specs(model: Any) -> tuple[TensorSpec, ...]:
             continue
         kind = value.type.tensor_type
         dims = tuple(
-            int(dim.dim_value) if dim.HasField("dim_value") else (dim.dim_param if dim.dim_param.isidentifier() else f"d{i}")
+            (
+                int(dim.dim_value)
+                if dim.HasField("dim_value")
+                else (dim.dim_param if dim.dim_param.isidentifier() else f"d{i}")
+            )
             for i, dim in enumerate(kind.shape.dim)
         )
         specs.append(TensorSpec(value.name, dims, ELEMENT_TYPES.get(kind.elem_type, "float32")))

@@ -42,7 +42,8 @@ class StructureOrigin:
 
 @dataclass(frozen=True)
 class GraphOrigin:
-    """A graph of ATen operators (`graph.describe`): no class of the user's is needed."""
+    """A graph of ATen operators (`graph.describe`): no class of the user's is
+    needed."""
 
     graph: Json
 
@@ -73,7 +74,9 @@ def check(origin: Origin, trust: Trust, where: str) -> None:
     if isinstance(origin, FactoryOrigin):
         reference = origin.factory
         if trust.arch != reference and not trust.named(reference.replace(":", ".")):
-            raise ModelRefused(f"{where} is rebuilt by calling {reference}", f"if you trust it: --arch {reference}")
+            raise ModelRefused(
+                f"{where} is rebuilt by calling {reference}", f"if you trust it: --arch {reference}"
+            )
     elif isinstance(origin, StructureOrigin):
         structure.check(origin.structure, trust, where)
 

@@ -1,4 +1,5 @@
-"""What a module returns: its tensors in order, and the one that a loss or a metric reads."""
+"""What a module returns: its tensors in order, and the one that a loss or a metric
+reads."""
 
 from __future__ import annotations
 
@@ -34,5 +35,8 @@ def logits_of(output: Any) -> torch.Tensor:
         elif hasattr(output, "logits"):
             output = output.logits
         else:
-            raise DataError(f"the model returns a {type(output).__name__}, which no loss is defined for", "return a tensor of logits")
+            raise DataError(
+                f"the model returns a {type(output).__name__}, which no loss is defined for",
+                "return a tensor of logits",
+            )
     return output

@@ -1,8 +1,9 @@
 """Classes that stand where a pruned module cannot keep its own.
 
-`PrunedMultiheadAttention` is attention with fewer heads than its residual width allows for: the stock class derives
-the width of its heads from the width of its input, so a head cannot leave without the stream losing width too. It
-keeps the parameter names and the calling convention, and takes `num_heads * head_dim` from its own attributes.
+`PrunedMultiheadAttention` is attention with fewer heads than its residual width allows
+for: the stock class derives the width of its heads from the width of its input, so a
+head cannot leave without the stream losing width too. It keeps the parameter names and
+the calling convention, and takes `num_heads * head_dim` from its own attributes.
 `Skipped` stands for a residual block that was left out.
 """
 
@@ -16,15 +17,19 @@ from torch.nn import functional as F
 
 ATTENTION = "mlopt.model.replacements.PrunedMultiheadAttention"
 SKIPPED = "mlopt.model.replacements.Skipped"
-MOVED = {"mlopt.pruning.attention.PrunedMultiheadAttention": ATTENTION, "mlopt.pruning.depth.Skipped": SKIPPED}
+MOVED = {
+    "mlopt.pruning.attention.PrunedMultiheadAttention": ATTENTION,
+    "mlopt.pruning.depth.Skipped": SKIPPED,
+}
 """Where bundles of the first edition say that these classes are."""
 
 
 class PrunedMultiheadAttention(nn.MultiheadAttention):
-    """Takes over the state of a `nn.MultiheadAttention` whose projections were cut to `num_heads * head_dim` rows.
+    """Takes over the state of a `nn.MultiheadAttention` whose projections were cut to
+    `num_heads * head_dim` rows.
 
-    `_qkv_same_embed_dim` is false on instances, so that `nn.TransformerEncoderLayer` never takes the fused path, which would read
-    the weights with the stock layout.
+    `_qkv_same_embed_dim` is false on instances, so that `nn.TransformerEncoderLayer`
+    never takes the fused path, which would read the weights with the stock layout.
     """
 
     def forward(
@@ -38,7 +43,8 @@ class PrunedMultiheadAttention(nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Shapes as in `nn.MultiheadAttention`: (L, N, E) or, with `batch_first`, (N, L, E); (L, E) without a batch."""
+        """Shapes as in `nn.MultiheadAttention`: (L, N, E) or, with `batch_first`, (N,
+        L, E); (L, E) without a batch."""
         batched = query.dim() == 3
         if not batched:
             query, key, value = query.unsqueeze(0), key.unsqueeze(0), value.unsqueeze(0)
@@ -70,7 +76,9 @@ class PrunedMultiheadAttention(nn.MultiheadAttention):
             return out.squeeze(0), None if weights is None else weights.squeeze(0)
         return (out if self.batch_first else out.transpose(0, 1)), weights
 
-    def _bias(self, attn_mask: Tensor | None, padding: Tensor | None, n: int, heads: int, like: Tensor) -> Tensor | None:
+    def _bias(
+        self, attn_mask: Tensor | None, padding: Tensor | None, n: int, heads: int, like: Tensor
+    ) -> Tensor | None:
         """Both masks as one additive bias that broadcasts to (N, heads, L, S)."""
 
         def additive(mask: Tensor) -> Tensor:
@@ -81,7 +89,8 @@ class PrunedMultiheadAttention(nn.MultiheadAttention):
         bias: Tensor | None = None
         if attn_mask is not None:
             bias = additive(attn_mask)
-            # A mask a head is (N * heads, L, S) and may not know that heads were cut: one mask for all heads is what can be kept.
+            # A mask a head is (N * heads, L, S) and may not know that heads were cut:
+            # one mask for all heads is what can be kept.
             bias = bias.reshape(n, -1, *bias.shape[1:])[:, :heads] if bias.dim() == 3 else bias[None, None]
         if padding is not None:
             pad = additive(padding)[:, None, None, :]
@@ -95,7 +104,8 @@ def first_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 class Skipped(nn.Module):
-    """Stands where a block was and passes its first argument on: alone, or first of `places` outputs as the block did."""
+    """Stands where a block was and passes its first argument on: alone, or first of
+    `places` outputs as the block did."""
 
     places = 0
 

@@ -1,4 +1,5 @@
-"""MODEL: every way a model comes in. Nothing in a file is executed unless the user asked for it by name."""
+"""MODEL: every way a model comes in. Nothing in a file is executed unless the user
+asked for it by name."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ from mlopt.model.trust import Trust, is_factory
 
 @dataclass(frozen=True)
 class Source:
-    """A loaded model. `module` is None for files that are only run (ONNX, engines); `bundle` says how a module is rebuilt."""
+    """A loaded model. `module` is None for files that are only run (ONNX, engines);
+    `bundle` says how a module is rebuilt."""
 
     kind: str
     sha256: str
@@ -42,16 +44,20 @@ class Source:
         return self.bundle.inputs if self.bundle is not None else ()
 
     def trunk(self) -> tuple[nn.Module, Bundle]:
-        """The module, for passes that change it. Raises `UsageError` for what is only run."""
+        """The module, for passes that change it. Raises `UsageError` for what is only
+        run."""
         if self.module is None or self.bundle is None:
             raise UsageError(
-                f"{self.path} ({self.kind}) can be benchmarked, inspected or converted, but not pruned or trained", "give the PyTorch module"
+                f"{self.path} ({self.kind}) can be benchmarked, inspected or converted, but not pruned or"
+                " trained",
+                "give the PyTorch module",
             )
         return self.module, self.bundle
 
 
 def open_model(text: str, trust: Trust) -> Source:
-    """Load MODEL: see the table in the README. Raises `UsageError` or `ModelRefused`, each with the narrowest flag that would help."""
+    """Load MODEL: see the table in the README. Raises `UsageError` or `ModelRefused`,
+    each with the narrowest flag that would help."""
     path = Path(text)
     if path.is_dir():
         return _from_directory(path, trust)
@@ -68,7 +74,9 @@ def _from_directory(path: Path, trust: Trust) -> Source:
     if (path / "run.json").is_file() and (path / "model" / "model.json").is_file():
         path = path / "model"
     if not (path / "model.json").is_file():
-        raise UsageError(f"{path} is a directory without model.json", "give a bundle, a run directory, or a model file")
+        raise UsageError(
+            f"{path} is a directory without model.json", "give a bundle, a run directory, or a model file"
+        )
     module, bundle = bundles.read(path, trust)
     return Source("bundle", sha256_json(sorted(hash_tree(path).items())), Format.MODULE, module, bundle, path)
 
@@ -99,7 +107,10 @@ def _from_file(path: Path, trust: Trust) -> Source:
         _need_trust(path, "a .pt2 archive, which is code", trust)
         return Source("pt2", sha256_file(path), Format.AOTI, path=path)
     if kind == "unknown":
-        raise ModelRefused(f"{path} is not a model file: its first bytes match no format that mlopt reads", "give a .pt, .safetensors or .onnx file")
+        raise ModelRefused(
+            f"{path} is not a model file: its first bytes match no format that mlopt reads",
+            "give a .pt, .safetensors or .onnx file",
+        )
     return _pickle(path, trust)
 
 
@@ -118,19 +129,30 @@ def _pickle(path: Path, trust: Trust) -> Source:
         value = torch.load(path, map_location="cpu", weights_only=False)
     if isinstance(value, nn.Module):
         description = structure.describe(value)
-        return Source("pickled module", sha256_file(path), Format.MODULE, value, Bundle(StructureOrigin(description), ()), path)
+        return Source(
+            "pickled module",
+            sha256_file(path),
+            Format.MODULE,
+            value,
+            Bundle(StructureOrigin(description), ()),
+            path,
+        )
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(value, dict) and isinstance(value.get(key), dict):
             value = value[key]
     if isinstance(value, dict) and value and all(isinstance(item, torch.Tensor) for item in value.values()):
         return _state_dict(path, value, trust)
-    raise ModelRefused(f"{path} holds a {type(value).__name__}, neither a module nor a state dict", "save the model or its state_dict()")
+    raise ModelRefused(
+        f"{path} holds a {type(value).__name__}, neither a module nor a state dict",
+        "save the model or its state_dict()",
+    )
 
 
 def _state_dict(path: Path, weights: dict[str, torch.Tensor], trust: Trust) -> Source:
     if not trust.arch:
         raise ModelRefused(
-            f"{path} holds weights only ({len(weights)} tensors), not the network", "name what builds it: --arch package.module:factory"
+            f"{path} holds weights only ({len(weights)} tensors), not the network",
+            "name what builds it: --arch package.module:factory",
         )
     module = call_factory(trust.arch, trust.arch_args)
     origin = FactoryOrigin(trust.arch, trust.arch_args)
@@ -141,11 +163,15 @@ def _state_dict(path: Path, weights: dict[str, torch.Tensor], trust: Trust) -> S
         module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         line = " ".join(str(error).split())[:300]
-        raise UsageError(f"{path} does not fit {trust.arch}: {line}", "check --arch and its --arch-arg values") from error
+        raise UsageError(
+            f"{path} does not fit {trust.arch}: {line}", "check --arch and its --arch-arg values"
+        ) from error
     return Source("state dict", sha256_file(path), Format.MODULE, module, Bundle(origin, ()), path)
 
 
-def adopt(module: nn.Module, factory: str | None = None, arguments: Mapping[str, object] | None = None) -> Source:
+def adopt(
+    module: nn.Module, factory: str | None = None, arguments: Mapping[str, object] | None = None
+) -> Source:
     """A live module, for the Python interface: its structure is written down so that a
     bundle can be made of it, or the factory that builds it."""
     origin: Origin = FactoryOrigin(factory, arguments or {}) if factory else bundles.origin_of(module)
@@ -156,5 +182,9 @@ def _module_sha256(module: nn.Module, origin: Origin) -> str:
     digest = hashlib.sha256(sha256_json(origin.to_json()).encode())
     for name, tensor in canonical(module).items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        digest.update(
+            tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            if tensor.numel()
+            else b""
+        )
     return digest.hexdigest()

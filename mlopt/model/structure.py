@@ -1,6 +1,8 @@
-"""A module as JSON: the tree of its classes with their plain attributes, and which tensors it holds. Rebuilt without constructors.
+"""A module as JSON: the tree of its classes with their plain attributes, and which
+tensors it holds. Rebuilt without constructors.
 
-Tensors are named, not stored: a shared tensor has one name. Attributes that are not plain data cannot be written, and say so.
+Tensors are named, not stored: a shared tensor has one name. Attributes that are not
+plain data cannot be written, and say so.
 """
 
 from __future__ import annotations
@@ -18,9 +20,18 @@ from mlopt.model.tensors import relink
 from mlopt.model.trust import Trust
 
 _OWN_TABLES = frozenset(
-    {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "_is_full_backward_hook", "_flat_weights", "_flat_weight_refs"}
+    {
+        "_parameters",
+        "_buffers",
+        "_modules",
+        "_non_persistent_buffers_set",
+        "_is_full_backward_hook",
+        "_flat_weights",
+        "_flat_weight_refs",
+    }
 )
-"""What `nn.Module` keeps for itself, and a recurrent layer's lists of its own parameters, made again by `relink`."""
+"""What `nn.Module` keeps for itself, and a recurrent layer's lists of its own
+parameters, made again by `relink`."""
 
 
 class Unwritable(PassFailed):
@@ -41,7 +52,10 @@ def describe(module: nn.Module) -> Structure:
         entries.append(None)  # parents come before their children
         hooks = [key for key, value in vars(child).items() if key.endswith("_hooks") and value]
         if hooks:
-            raise Unwritable(f"{path or 'the model'} has hooks, which are code and cannot be written as data", "remove the hooks first")
+            raise Unwritable(
+                f"{path or 'the model'} has hooks, which are code and cannot be written as data",
+                "remove the hooks first",
+            )
         entries[index] = ModuleEntry(
             kind=full_name(type(child)),
             attributes={
@@ -53,7 +67,10 @@ def describe(module: nn.Module) -> Structure:
             parameters={key: tensor_entry(path, key, value) for key, value in child._parameters.items()},
             buffers={key: tensor_entry(path, key, value) for key, value in child._buffers.items()},
             transient=tuple(sorted(child._non_persistent_buffers_set)),
-            children={key: None if sub is None else visit(sub, f"{path}.{key}" if path else key) for key, sub in child._modules.items()},
+            children={
+                key: None if sub is None else visit(sub, f"{path}.{key}" if path else key)
+                for key, sub in child._modules.items()
+            },
         )
         return index
 
@@ -61,7 +78,9 @@ def describe(module: nn.Module) -> Structure:
         if tensor is None:
             return None
         name = tensors.setdefault(id(tensor), f"{path}.{key}" if path else key)
-        return TensorEntry(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), tensor.requires_grad)
+        return TensorEntry(
+            name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), tensor.requires_grad
+        )
 
     visit(module, "")
     return Structure(tuple(entry for entry in entries if entry is not None))
@@ -88,9 +107,18 @@ def function_name(value: Any) -> str | None:
 
 
 def encode(value: Any, where: str) -> Any:
-    """Plain data as JSON; anything else is tagged by what it is. Raises `Unwritable`."""
-    if value is None or isinstance(value, (bool, str)) or (isinstance(value, (int, float)) and type(value) in (int, float)):
-        return {"float": repr(value)} if (isinstance(value, float) and value != value) or value in (float("inf"), float("-inf")) else value
+    """Plain data as JSON; anything else is tagged by what it is. Raises
+    `Unwritable`."""
+    if (
+        value is None
+        or isinstance(value, (bool, str))
+        or (isinstance(value, (int, float)) and type(value) in (int, float))
+    ):
+        return (
+            {"float": repr(value)}
+            if (isinstance(value, float) and value != value) or value in (float("inf"), float("-inf"))
+            else value
+        )
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
     if isinstance(value, torch.device):
@@ -115,8 +143,16 @@ def encode(value: Any, where: str) -> Any:
     name = function_name(value)
     if name is not None:
         return {"function": name}
-    if hasattr(value, "__dict__") and not callable(value) and not isinstance(value, (torch.Tensor, nn.Module)) and "<" not in full_name(type(value)):
-        return {"object": full_name(type(value)), "state": {key: encode(item, f"{where}.{key}") for key, item in vars(value).items()}}
+    if (
+        hasattr(value, "__dict__")
+        and not callable(value)
+        and not isinstance(value, (torch.Tensor, nn.Module))
+        and "<" not in full_name(type(value))
+    ):
+        return {
+            "object": full_name(type(value)),
+            "state": {key: encode(item, f"{where}.{key}") for key, item in vars(value).items()},
+        }
     raise Unwritable(
         f"the attribute {where.lstrip('.')} is a {full_name(type(value))}, which cannot be written as data",
         "give the model as package.module:factory instead: the bundle then names the factory",
@@ -143,7 +179,11 @@ def decode(data: Any, trust: Trust) -> Any:
         return {decode(k, trust): decode(v, trust) for k, v in payload}
     if tag == "partial":
         function, args, named = payload
-        return functools.partial(decode(function, trust), *(decode(a, trust) for a in args), **{k: decode(v, trust) for k, v in named.items()})
+        return functools.partial(
+            decode(function, trust),
+            *(decode(a, trust) for a in args),
+            **{k: decode(v, trust) for k, v in named.items()},
+        )
     if tag == "class":
         return resolve_class(payload, trust)
     if tag == "function" and payload in FUNCTIONS:
@@ -153,14 +193,22 @@ def decode(data: Any, trust: Trust) -> Any:
         made = kind.__new__(kind)
         made.__dict__.update({key: decode(item, trust) for key, item in data["state"].items()})
         return made
-    raise ModelRefused(f"the bundle holds an unknown value '{tag}'", "it was written by a newer mlopt, or altered")
+    raise ModelRefused(
+        f"the bundle holds an unknown value '{tag}'", "it was written by a newer mlopt, or altered"
+    )
 
 
 def check(structure: Structure, trust: Trust, where: str) -> None:
-    """Refuse classes that nobody allowed, before any is imported. Raises `ModelRefused` with the flags."""
-    refused = [name for name in structure.classes() if not name.startswith(MODULE_PREFIXES) and not trust.named(name)]
+    """Refuse classes that nobody allowed, before any is imported. Raises `ModelRefused`
+    with the flags."""
+    refused = [
+        name for name in structure.classes() if not name.startswith(MODULE_PREFIXES) and not trust.named(name)
+    ]
     if refused:
-        raise ModelRefused(f"{where} names classes outside the allow-list: {', '.join(refused)}", f"if you trust them: {narrow_flags(refused)}")
+        raise ModelRefused(
+            f"{where} names classes outside the allow-list: {', '.join(refused)}",
+            f"if you trust them: {narrow_flags(refused)}",
+        )
 
 
 def rebuild(structure: Structure, trust: Trust) -> nn.Module:
@@ -191,6 +239,8 @@ def rebuild(structure: Structure, trust: Trust) -> nn.Module:
         made._parameters.update({key: tensor(value, True) for key, value in entry.parameters.items()})  # type: ignore[misc]
         made._buffers.update({key: tensor(value, False) for key, value in entry.buffers.items()})
         made._non_persistent_buffers_set.update(entry.transient)
-        made._modules.update({key: None if index is None else modules[index] for key, index in entry.children.items()})
+        made._modules.update(
+            {key: None if index is None else modules[index] for key, index in entry.children.items()}
+        )
     relink(modules[0])
     return modules[0]

@@ -29,7 +29,12 @@ class TensorEntry:
 
     @classmethod
     def from_json(cls, data: Any) -> TensorEntry:
-        return cls(str(data["name"]), tuple(int(size) for size in data["shape"]), str(data["dtype"]), bool(data["grad"]))
+        return cls(
+            str(data["name"]),
+            tuple(int(size) for size in data["shape"]),
+            str(data["dtype"]),
+            bool(data["grad"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,9 @@ class ModuleEntry:
             "class": self.kind,
             "attributes": self.attributes,
             "training": self.training,
-            "parameters": {key: tensor.to_json() if tensor else None for key, tensor in self.parameters.items()},
+            "parameters": {
+                key: tensor.to_json() if tensor else None for key, tensor in self.parameters.items()
+            },
             "buffers": {key: tensor.to_json() if tensor else None for key, tensor in self.buffers.items()},
             "transient": [*self.transient],
             "children": {**self.children},
@@ -60,7 +67,9 @@ class ModuleEntry:
     @classmethod
     def from_json(cls, data: Any) -> ModuleEntry:
         def tensors(table: Any) -> dict[str, TensorEntry | None]:
-            return {key: None if entry is None else TensorEntry.from_json(entry) for key, entry in table.items()}
+            return {
+                key: None if entry is None else TensorEntry.from_json(entry) for key, entry in table.items()
+            }
 
         return cls(
             str(data["class"]),

@@ -24,7 +24,8 @@ REPLACEMENTS: dict[str, type[nn.Module]] = {ATTENTION: PrunedMultiheadAttention,
 
 @dataclass
 class Surgery:
-    """One pruning as data. Weight names are those of `named_parameters` and `named_buffers`."""
+    """One pruning as data. Weight names are those of `named_parameters` and
+    `named_buffers`."""
 
     weights: dict[str, list[list[int] | None]] = field(default_factory=dict)
     attributes: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
@@ -50,7 +51,8 @@ def cut_tensor(tensor: torch.Tensor, keeps: list[list[int] | None]) -> torch.Ten
 
 
 def apply(module: nn.Module, surgery: Surgery) -> nn.Module:
-    """Cut `module` in place and return it (the root itself may be replaced). Shared tensors stay shared."""
+    """Cut `module` in place and return it (the root itself may be replaced). Shared
+    tensors stay shared."""
     named = {name: tensor for name, _, _, tensor in holders(module)}
     by_tensor = {id(named[name]): keeps for name, keeps in surgery.weights.items()}
     done: dict[int, torch.Tensor] = {}
@@ -74,16 +76,21 @@ def apply(module: nn.Module, surgery: Surgery) -> nn.Module:
 
 
 def replace_class(root: nn.Module, path: str, name: str) -> nn.Module:
-    """Put a new object of an allow-listed class, with the old object's state, where the old one was."""
+    """Put a new object of an allow-listed class, with the old object's state, where the
+    old one was."""
     kind = REPLACEMENTS.get(MOVED.get(name, name))
     if kind is None:
         raise ValueError(f"a surgery may not name the class {name}")
     old = root.get_submodule(path)
     new: nn.Module = kind.__new__(kind)
-    if kind is Skipped:  # its weights go; what others read of it (a layer's number, its kind of attention) stays
+    if (
+        kind is Skipped
+    ):  # its weights go; what others read of it (a layer's number, its kind of attention) stays
         nn.Module.__init__(new)
         new.training = old.training
-        new.__dict__.update({key: value for key, value in vars(old).items() if not key.startswith("_") and key != "training"})
+        new.__dict__.update(
+            {key: value for key, value in vars(old).items() if not key.startswith("_") and key != "training"}
+        )
     else:
         new.__dict__.update(old.__dict__)
     if not path:

@@ -22,8 +22,12 @@ class Trust:
     trust_code: bool = False
 
     def named(self, full: str) -> bool:
-        """Whether the user allowed this global: exactly, by `package.module.*`, or by trusting all code."""
-        return self.trust_code or any(full == entry or (entry.endswith(".*") and full.startswith(entry[:-1])) for entry in self.allow_class)
+        """Whether the user allowed this global: exactly, by `package.module.*`, or by
+        trusting all code."""
+        return self.trust_code or any(
+            full == entry or (entry.endswith(".*") and full.startswith(entry[:-1]))
+            for entry in self.allow_class
+        )
 
     def for_model(self, text: str) -> Trust:
         """The same for a MODEL argument: a factory that is given as the model is

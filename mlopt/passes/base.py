@@ -14,11 +14,13 @@ from mlopt.records.run import Finding
 
 @dataclass(frozen=True)
 class PassResult:
-    """A new artifact, still in its staging directory (the run stamps its `digest`), and what is to be said of it.
+    """A new artifact, still in its staging directory (the run stamps its `digest`), and
+    what is to be said of it.
 
-    `metrics`: figures for scripts, under names of the pass's own; a `before` and an `after` with `macs` and `channels` count as
-    compression. `findings`: what a person should know, in whole sentences. `summary`: half a line for the progress and the report.
-    `declined`: why nothing was done; the artifact is then the input itself.
+    `metrics`: figures for scripts, under names of the pass's own; a `before` and an
+    `after` with `macs` and `channels` count as compression. `findings`: what a person
+    should know, in whole sentences. `summary`: half a line for the progress and the
+    report. `declined`: why nothing was done; the artifact is then the input itself.
     """
 
     artifact: Artifact
@@ -29,8 +31,9 @@ class PassResult:
 
 
 class Pass(Protocol):
-    """Implementations are frozen dataclasses around their configuration. `version` is raised when the code would give another result: that is
-    what makes the store forget."""
+    """Implementations are frozen dataclasses around their configuration. `version` is
+    raised when the code would give another result: that is what makes the store
+    forget."""
 
     version: ClassVar[int]
     config: Any
@@ -38,5 +41,6 @@ class Pass(Protocol):
     def __init__(self, config: Any) -> None: ...
 
     def __call__(self, artifact: Artifact, stage: Path, run: RunContext) -> PassResult:
-        """Read `artifact`, write into `stage`, change nothing else. Raises `PassFailed` or another `MloptError`."""
+        """Read `artifact`, write into `stage`, change nothing else. Raises `PassFailed`
+        or another `MloptError`."""
         ...

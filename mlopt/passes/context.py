@@ -17,7 +17,8 @@ from mlopt.model.trust import Trust
 
 
 class Modules:
-    """Modules loaded from bundles: the last one is kept, so that the passes and checks of one artifact load it once.
+    """Modules loaded from bundles: the last one is kept, so that the passes and checks
+    of one artifact load it once.
 
     Only one, because a large model must not stay in memory for all passes.
     """
@@ -27,7 +28,8 @@ class Modules:
         self._last: tuple[str, nn.Module, Bundle] | None = None
 
     def borrow(self, artifact: Artifact) -> tuple[nn.Module, Bundle]:
-        """The module in evaluation mode, and its bundle, to be looked at and not changed. Raises `ModelRefused`."""
+        """The module in evaluation mode, and its bundle, to be looked at and not
+        changed. Raises `ModelRefused`."""
         if self._last is None or self._last[0] != artifact.digest or not artifact.digest:
             self._last = None  # its memory first
             module, head = bundle.read(artifact.path, self._trust)
@@ -47,7 +49,8 @@ class Modules:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a pass may use. `data_spec`: the data as other processes can load it, None for live data."""
+    """What a pass may use. `data_spec`: the data as other processes can load it, None
+    for live data."""
 
     data: DataSet
     data_spec: str | None
@@ -57,7 +60,8 @@ class RunContext:
     nproc: int
     threads: int
     dense: Artifact
-    """The module as it came in, or as it was trained: the teacher, and what everything is compared with."""
+    """The module as it came in, or as it was trained: the teacher, and what everything
+    is compared with."""
     modules: Modules
     say: Callable[[str], None] = lambda line: None
 

@@ -36,18 +36,35 @@ class FitPass:
         else:
             module.to(run.device)
             world = World(device=run.device)
-            done = fit(module, run.data.train, self._objective(run), self.config, run.seed, world, run.say, head.sparse)
+            done = fit(
+                module,
+                run.data.train,
+                self._objective(run),
+                self.config,
+                run.seed,
+                world,
+                run.say,
+                head.sparse,
+            )
             module.cpu()
         module.eval()
         bundle.write(stage, module, head)
-        metrics: Json = {"steps": done.steps, "losses": list(done.losses), "seconds": done.seconds, "processes": run.nproc}
+        metrics: Json = {
+            "steps": done.steps,
+            "losses": list(done.losses),
+            "seconds": done.seconds,
+            "processes": run.nproc,
+        }
         summary = f"{done.steps} steps, loss {done.losses[-1]:.4f}"
         return PassResult(replace(artifact, root=stage, digest=""), metrics, (), summary)
 
     def _in_processes(self, module: nn.Module, artifact: Artifact, stage: Path, run: RunContext) -> Fit:
         """Train under DistributedDataParallel; the weights come back through a file."""
         if run.data_spec is None:
-            raise DataError("training in several processes needs data that each can load", "give data as a path or package.module:factory")
+            raise DataError(
+                "training in several processes needs data that each can load",
+                "give data as a path or package.module:factory",
+            )
         out = stage / "trained.safetensors"
         job = TrainJob(
             bundle=artifact.path,

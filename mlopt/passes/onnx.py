@@ -28,4 +28,6 @@ class OnnxPass:
         shape = "dynamic " + ", ".join(words) if dynamic_shapes(done.inputs) else "fixed shape"
         findings = (Finding("note", file, f"{done.why_fixed}."),) if done.why_fixed else ()
         made = Artifact(file, Format.ONNX, stage, file, "", done.inputs)
-        return PassResult(made, {"opset": opset, "why_fixed": done.why_fixed}, findings, f"opset {opset}, {shape}")
+        return PassResult(
+            made, {"opset": opset, "why_fixed": done.why_fixed}, findings, f"opset {opset}, {shape}"
+        )

@@ -41,7 +41,9 @@ NOTABLE = 0.005
 def _shown(amount: str) -> str:
     """`macs:0.5` as people write it."""
     metric = amount.partition(":")[0]
-    return {"macs": "MACs", "params": "parameters", "latency": "time", "layers": "residual blocks"}.get(metric, metric)
+    return {"macs": "MACs", "params": "parameters", "latency": "time", "layers": "residual blocks"}.get(
+        metric, metric
+    )
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,15 @@ class PrunePass:
         config = self.config
         if config.kind != "structured":
             return self._zeros(artifact, stage, run)
-        # Gradients for Taylor importance change statistics of the module: then it must be nobody else's.
+        # Gradients for Taylor importance change statistics of the module: then it must
+        # be nobody else's.
         own = config.importance == "taylor"
         module, head = run.modules.take(artifact) if own else run.modules.borrow(artifact)
         inputs, _ = run.samples(artifact, PROOF_SAMPLES)
         losses = taylor_losses(module, run.data.train, run.seed) if own else []
-        options = Options(config.importance, config.spread, config.round_to, config.floor, config.keep, run.seed)
+        options = Options(
+            config.importance, config.spread, config.round_to, config.floor, config.keep, run.seed
+        )
         trials: list[Trial] = []
         try:
             pruner = Pruner(module, inputs, options, losses)
@@ -72,15 +77,23 @@ class PrunePass:
         pruned.plan.write(stage / PLAN)
         report = pruned.report
         slow, untimed = _slow_layers(module, pruned, inputs, run.threads)
-        metrics = _metrics(report) | {"recalibrated": recalibrated, "slow_layers": [asdict(row) for row in slow]}
-        summary = f"{report.reached:.1%} of the {_shown(report.amount)} remain; proof error {report.proof.error:.1e}"
+        metrics = _metrics(report) | {
+            "recalibrated": recalibrated,
+            "slow_layers": [asdict(row) for row in slow],
+        }
+        summary = (
+            f"{report.reached:.1%} of the {_shown(report.amount)} remain; proof error"
+            f" {report.proof.error:.1e}"
+        )
         if trials:
             timed, summary = _latency_metrics(pruned, Amount.parse(config.amount), config.runtime, trials)
             metrics |= timed
         findings = (*_findings(config.pass_, str(metrics["note"]), slow, report), *untimed)
         return PassResult(replace(artifact, root=stage, digest=""), metrics, findings, summary)
 
-    def _prune(self, pruner: Pruner, head: bundle.Bundle, artifact: Artifact, run: RunContext) -> tuple[Pruned, list[Trial]]:
+    def _prune(
+        self, pruner: Pruner, head: bundle.Bundle, artifact: Artifact, run: RunContext
+    ) -> tuple[Pruned, list[Trial]]:
         if self.config.plan is not None:
             return pruner.apply_plan(Plan.read(Path(self.config.plan))), []
         budget = Amount.parse(self.config.amount)
@@ -90,13 +103,18 @@ class PrunePass:
 
             def measured(candidate: Pruned) -> TimeRatio:
                 ratio = serving.time_ratio(candidate.module, head.after(candidate.module, candidate.surgery))
-                run.say(f"{candidate.report.reached:.3f} of the MACs take {ratio.estimate:.3f} of the dense time ({ratio.low:.3f}-{ratio.high:.3f})")
+                run.say(
+                    f"{candidate.report.reached:.3f} of the MACs take {ratio.estimate:.3f} of the dense time"
+                    f" ({ratio.low:.3f}-{ratio.high:.3f})"
+                )
                 return ratio
 
             return prune_to_latency(pruner, 1.0 - budget.remove, measured)
 
     def _serving(self, artifact: Artifact, run: RunContext) -> Serving:
-        return Serving(artifact, self.config.runtime, run.trust, Conditions(run.threads, run.device), run.data, run.seed)
+        return Serving(
+            artifact, self.config.runtime, run.trust, Conditions(run.threads, run.device), run.data, run.seed
+        )
 
     def _zeros(self, artifact: Artifact, stage: Path, run: RunContext) -> PassResult:
         """Unstructured and 2:4: the same shapes, with zeros that training keeps."""
@@ -113,7 +131,10 @@ class PrunePass:
             scores = {name: torch.rand(p.shape, generator=generator) for name, p in module.named_parameters()}
         sparse = sparsify(module, config.kind, share, scores)
         if not sparse.names:
-            return PassResult(artifact, declined="the model has no linear or convolution layer whose weights could be zeroed")
+            return PassResult(
+                artifact,
+                declined="the model has no linear or convolution layer whose weights could be zeroed",
+            )
         marked = replace(head, sparse=tuple(sorted({*head.sparse, *sparse.names})))
         bundle.write(stage, module, marked)
         gain = self._gain(module, marked, artifact, run)
@@ -131,8 +152,14 @@ class PrunePass:
     def _gain(self, module: nn.Module, head: bundle.Bundle, artifact: Artifact, run: RunContext) -> str:
         """One measured sentence on what the zeros are worth here."""
         hope = {
-            "2:4": "Sparse tensor cores (NVIDIA Ampere and later, TensorRT with sparse weights) can use 2:4 zeros; that was not measured here",
-            "unstructured": "Only sparse kernels can use single zeros, and no runtime that mlopt exports to has them; the files compress better",
+            "2:4": (
+                "Sparse tensor cores (NVIDIA Ampere and later, TensorRT with sparse weights) can use 2:4"
+                " zeros; that was not measured here"
+            ),
+            "unstructured": (
+                "Only sparse kernels can use single zeros, and no runtime that mlopt exports to has them; the"
+                " files compress better"
+            ),
         }[self.config.kind]
         try:
             with self._serving(artifact, run) as serving:
@@ -140,19 +167,28 @@ class PrunePass:
         except MloptError as error:
             return f"What the zeros are worth could not be measured ({error.message}). {hope}."
         word = "no gain" if ratio.low < 1.03 else "a gain"
-        name = {"onnx": "ONNX Runtime", "torchscript": "TorchScript", "eager": "eager PyTorch"}[self.config.runtime]
+        name = {"onnx": "ONNX Runtime", "torchscript": "TorchScript", "eager": "eager PyTorch"}[
+            self.config.runtime
+        ]
         return (
-            f"{name} on this {run.device} runs it {ratio.estimate:.2f}x ({ratio.low:.2f}-{ratio.high:.2f}) as fast as without zeros: {word}. {hope}."
+            f"{name} on this {run.device} runs it {ratio.estimate:.2f}x ({ratio.low:.2f}-{ratio.high:.2f}) as"
+            f" fast as without zeros: {word}. {hope}."
         )
 
 
-def _slow_layers(module: nn.Module, pruned: Pruned, inputs: tuple[torch.Tensor, ...], threads: int) -> tuple[list[SlowLayer], tuple[Finding, ...]]:
-    """Layers that lost MACs and kept their time. Only an explanation: what cannot be timed so costs a sentence, not the cut."""
+def _slow_layers(
+    module: nn.Module, pruned: Pruned, inputs: tuple[torch.Tensor, ...], threads: int
+) -> tuple[list[SlowLayer], tuple[Finding, ...]]:
+    """Layers that lost MACs and kept their time. Only an explanation: what cannot be
+    timed so costs a sentence, not the cut."""
     one = tuple(x[:1] for x in inputs)
     try:
         return slow_layers(module, pruned.module, one, pruned.report.layers, threads), ()
     except Exception as error:  # a forward that takes no single sample raises what it likes
-        why = f"its layers could not be timed one by one, on one sample ({type(error).__name__}: {first_line(error)})."
+        why = (
+            f"its layers could not be timed one by one, on one sample ({type(error).__name__}:"
+            f" {first_line(error)})."
+        )
         return [], (Finding("note", "prune", why),)
 
 
@@ -160,14 +196,21 @@ def _metrics(report: PruneReport) -> Json:
     """The report's figures, but for those of single layers."""
     hidden = ("before", "after", "proof", "layers")
     out = {key: value for key, value in asdict(report).items() if key not in hidden}
-    return {**out, "before": asdict(report.before), "after": asdict(report.after), "proof": asdict(report.proof)}
+    return {
+        **out,
+        "before": asdict(report.before),
+        "after": asdict(report.after),
+        "proof": asdict(report.proof),
+    }
 
 
 def _findings(name: str, note: str, slow: list[SlowLayer], report: PruneReport) -> tuple[Finding, ...]:
     """What a person should know of the cut, in sentences."""
     out = [Finding("note", name, f"{note}.")] if note else []
     for row in slow[:SHOWN_LAYERS]:
-        shares = f"{row.layer} has {row.macs:.0%} of its MACs and {row.time:.0%} of its time (eager, one sample)"
+        shares = (
+            f"{row.layer} has {row.macs:.0%} of its MACs and {row.time:.0%} of its time (eager, one sample)"
+        )
         out.append(Finding("note", row.layer, f"{shares}: {row.reason}."))
     if len(slow) > SHOWN_LAYERS:
         out.append(Finding("note", name, f"{len(slow) - SHOWN_LAYERS} more such layers are in run.json."))
@@ -187,7 +230,8 @@ def _findings(name: str, note: str, slow: list[SlowLayer], report: PruneReport) 
 
 
 def _latency_metrics(pruned: Pruned, budget: Amount, runtime: str, trials: list[Trial]) -> tuple[Json, str]:
-    """The budget that was asked for, in time, with every step of the search; and a summary."""
+    """The budget that was asked for, in time, with every step of the search; and a
+    summary."""
     target = 1.0 - budget.remove
     timed, best = as_share_of_time(pruned, trials, target)
     reached = f"reached {best.ratio.estimate:.3f} at {best.macs:.3f} of the MACs"
@@ -198,4 +242,7 @@ def _latency_metrics(pruned: Pruned, budget: Amount, runtime: str, trials: list[
         "latency": {"runtime": runtime, "trials": [asdict(trial) for trial in trials]},
         "note": f"asked for {target:.3f} of the time on {runtime}, {reached}: {rest}" if missed else "",
     }
-    return metrics, f"{best.ratio.estimate:.1%} of the time on {runtime} and {best.macs:.1%} of the MACs remain"
+    return (
+        metrics,
+        f"{best.ratio.estimate:.1%} of the time on {runtime} and {best.macs:.1%} of the MACs remain",
+    )

@@ -38,18 +38,23 @@ class QuantizePass:
         made = replace(made, target=config.target)
         tensors, _ = run.samples(artifact, config.samples)
         inputs = [tensor.numpy() for tensor in tensors]
-        done = quantize_int8(artifact.path, made.path, config.target, config.calibration, inputs, artifact.fixed_batch)
+        done = quantize_int8(
+            artifact.path, made.path, config.target, config.calibration, inputs, artifact.fixed_batch
+        )
         if config.target == "cpu":
             return self._with_what_runs(made, asdict(done))
         return PassResult(made, asdict(done), (Finding("slow", file, SLOW[config.target]),), done.scheme)
 
     def _with_what_runs(self, made: Artifact, metrics: Json) -> PassResult:
-        """What ONNX Runtime makes of it: Q/DQ pairs that it does not fuse cost time instead of saving it."""
+        """What ONNX Runtime makes of it: Q/DQ pairs that it does not fuse cost time
+        instead of saving it."""
         with tempfile.TemporaryDirectory(prefix="mlopt-fused-") as scratch:
             counts = count_matrix_operators(made.path, Path(scratch))
         left = counts.floating
         summary = f"{counts.int8} of {counts.int8 + left} matrix operators run in int8"
-        warning = f"{left} matrix operators stay in float: expect less speed than int8 promises" if left else ""
+        warning = (
+            f"{left} matrix operators stay in float: expect less speed than int8 promises" if left else ""
+        )
         findings = (
             Finding("warning", made.name, f"{warning}."),
             Finding("slow", made.name, f"{left} matrix operators stay in float between Q/DQ pairs"),

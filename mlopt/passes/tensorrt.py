@@ -21,6 +21,8 @@ class TensorRTPass:
     def __call__(self, artifact: Artifact, stage: Path, run: RunContext) -> PassResult:
         config, file = self.config, self.config.gives()
         done = build_engine(artifact, config.flavour, stage / file, config.max_batch, config.timeout_s)
-        made = Artifact(file, Format.TENSORRT, stage, file, "", artifact.inputs, artifact.precision, config.flavour)
+        made = Artifact(
+            file, Format.TENSORRT, stage, file, "", artifact.inputs, artifact.precision, config.flavour
+        )
         metrics = {"source": artifact.name, **asdict(done)}
         return PassResult(made, metrics, (), f"{done.version} from {artifact.name}; built, not run here")

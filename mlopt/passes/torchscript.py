@@ -23,4 +23,6 @@ class TorchScriptPass:
         module, _ = run.modules.borrow(artifact)
         inputs, _ = run.samples(artifact, 2)
         done = export_torchscript(module.requires_grad_(False), inputs, stage / file)
-        return PassResult(Artifact(file, Format.TORCHSCRIPT, stage, file, "", artifact.inputs), asdict(done), (), done.how)
+        return PassResult(
+            Artifact(file, Format.TORCHSCRIPT, stage, file, "", artifact.inputs), asdict(done), (), done.how
+        )

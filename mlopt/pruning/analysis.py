@@ -1,4 +1,5 @@
-"""A dense module, captured once: its graph, its labels, and the groups that can be cut."""
+"""A dense module, captured once: its graph, its labels, and the groups that can be
+cut."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ def analyse(module: nn.Module, inputs: tuple[Any, ...], batch: int | None = None
     captured.
     """
     check_weights(module)
-    return label(module, capture(module, inputs, keep=has_rule), batch if batch is not None else batch_of(inputs))
+    return label(
+        module, capture(module, inputs, keep=has_rule), batch if batch is not None else batch_of(inputs)
+    )
 
 
 def label(
@@ -85,13 +88,19 @@ class Dense:
         self.weights = {name: tensor for name, _, _, tensor in holders(module)}
         for pattern in keep:
             if not any(re.search(pattern, name) for name in self.weights):
-                raise UsageError(f"no weight matches --keep {pattern}", f"names look like {next(iter(self.weights), 'nothing')}")
+                raise UsageError(
+                    f"no weight matches --keep {pattern}",
+                    f"names look like {next(iter(self.weights), 'nothing')}",
+                )
         self._analyses: dict[bool, Analysis] = {}
 
     def analysis(self, cut_statistics: bool = False) -> Analysis:
-        """The groups; `cut_statistics`: also those that a normalisation averages over."""
+        """The groups; `cut_statistics`: also those that a normalisation averages
+        over."""
         if cut_statistics not in self._analyses:
-            self._analyses[cut_statistics] = label(self.module, self.program, self.batch, cut_statistics, self.keep)
+            self._analyses[cut_statistics] = label(
+                self.module, self.program, self.batch, cut_statistics, self.keep
+            )
         return self._analyses[cut_statistics]
 
     def with_free_batch(self, cut_statistics: bool) -> Analysis:

@@ -26,12 +26,16 @@ def trains(pruned: nn.Module, inputs: tuple[Any, ...]) -> bool:
             outputs = [t.float() for t in first_tensors(pruned(*inputs)) if t.requires_grad]
             if not outputs:
                 return False
-            loss = torch.stack([torch.nan_to_num(t, posinf=0.0, neginf=0.0).square().mean() for t in outputs]).sum()
+            loss = torch.stack(
+                [torch.nan_to_num(t, posinf=0.0, neginf=0.0).square().mean() for t in outputs]
+            ).sum()
             gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
         finally:
             for name, parameter in named.items():
                 parameter.requires_grad_(flags[name])
     for (name, parameter), gradient in zip(named.items(), gradients, strict=True):
-        if gradient is not None and (gradient.shape != parameter.shape or not bool(torch.isfinite(gradient).all())):
+        if gradient is not None and (
+            gradient.shape != parameter.shape or not bool(torch.isfinite(gradient).all())
+        ):
             raise ValueError(f"the gradient of {name} is not finite after pruning")
     return any(gradient is not None for gradient in gradients)

@@ -44,7 +44,11 @@ def candidates(module: nn.Module, inputs: tuple[Any, ...]) -> list[Block]:
         if isinstance(container, (nn.ModuleList, nn.Sequential)):
             kinds = [type(child) for child in container]
             for key, child in container.named_children():
-                if kinds.count(type(child)) > 1 and any(True for _ in child.parameters()) and any(True for _ in child.children()):
+                if (
+                    kinds.count(type(child)) > 1
+                    and any(True for _ in child.parameters())
+                    and any(True for _ in child.children())
+                ):
                     repeated[child] = f"{path}.{key}" if path else key
     found: dict[nn.Module, Block | None] = {}
 
@@ -61,7 +65,9 @@ def candidates(module: nn.Module, inputs: tuple[Any, ...]) -> list[Block]:
             and child not in found  # called twice: a shared layer
         )
         found[child] = (
-            Block(repeated[child], len(output) if isinstance(output, tuple) else 0, _relative(given, first)) if fits and given is not None else None
+            Block(repeated[child], len(output) if isinstance(output, tuple) else 0, _relative(given, first))
+            if fits and given is not None
+            else None
         )
 
     handles = [child.register_forward_hook(seen, with_kwargs=True) for child in repeated]
@@ -72,7 +78,9 @@ def candidates(module: nn.Module, inputs: tuple[Any, ...]) -> list[Block]:
             handle.remove()
     blocks = [block for block in found.values() if block is not None]
     inner = {other.path for other in blocks}
-    return [block for block in blocks if not any(path.startswith(f"{block.path}.") for path in inner)]  # blocks, not stages of them
+    return [
+        block for block in blocks if not any(path.startswith(f"{block.path}.") for path in inner)
+    ]  # blocks, not stages of them
 
 
 def _outputs(module: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
@@ -94,7 +102,10 @@ def bypassed(module: nn.Module, blocks: list[Block]) -> Iterator[None]:
 
         return hook
 
-    handles = [module.get_submodule(b.path).register_forward_hook(instead(b.places), with_kwargs=True) for b in blocks]
+    handles = [
+        module.get_submodule(b.path).register_forward_hook(instead(b.places), with_kwargs=True)
+        for b in blocks
+    ]
     try:
         yield
     finally:
@@ -135,7 +146,9 @@ def skip(blocks: list[Block]) -> Surgery:
     return surgery
 
 
-def prove_depth(dense: nn.Module, pruned: nn.Module, blocks: list[Block], inputs: tuple[Any, ...]) -> tuple[float, float]:
+def prove_depth(
+    dense: nn.Module, pruned: nn.Module, blocks: list[Block], inputs: tuple[Any, ...]
+) -> tuple[float, float]:
     """(largest difference to the dense module with the blocks bypassed, largest change
     that bypassing made), both relative.
     """

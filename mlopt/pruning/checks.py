@@ -18,10 +18,14 @@ def check_weights(module: nn.Module) -> None:
     tensors = [tensor for _, _, _, tensor in holders(module)]
     if any(tensor.is_meta for tensor in tensors):
         raise UsageError(
-            f"{type(module).__name__} is on the meta device: it has shapes but no weights", "load the weights first (module.to_empty is not enough)"
+            f"{type(module).__name__} is on the meta device: it has shapes but no weights",
+            "load the weights first (module.to_empty is not enough)",
         )
     if any(isinstance(tensor, nn.UninitializedParameter) for tensor in tensors):
-        raise UsageError(f"{type(module).__name__} has lazy layers without weights", "run it once on an example input first")
+        raise UsageError(
+            f"{type(module).__name__} has lazy layers without weights",
+            "run it once on an example input first",
+        )
 
 
 def check_runs(module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -34,11 +38,15 @@ def check_runs(module: nn.Module, inputs: tuple[Any, ...]) -> None:
     except Exception as error:  # whatever a forward raises
         place = user_line(error)
         raise UsageError(
-            f"{type(module).__name__} does not run on these inputs{f' ({place})' if place else ''}: {type(error).__name__}: {first_line(error)}",
+            f"{type(module).__name__} does not run on these inputs{f' ({place})' if place else ''}:"
+            f" {type(error).__name__}: {first_line(error)}",
             "give inputs as forward takes them: a tensor, positional tensors, or tensors by name",
         ) from error
     if any(t.numel() for t in outputs) and not any(bool(torch.isfinite(t).any()) for t in outputs):
-        raise UsageError(f"{type(module).__name__} gives only NaN or Inf on these inputs", "look at its weights, or give other inputs")
+        raise UsageError(
+            f"{type(module).__name__} gives only NaN or Inf on these inputs",
+            "look at its weights, or give other inputs",
+        )
 
 
 def batch_of(inputs: tuple[Any, ...]) -> int:

@@ -63,7 +63,9 @@ class Choice:
 class Chooser:
     """Finds the cut of one dense module for any budget."""
 
-    def __init__(self, dense: Dense, options: Options, gradients: dict[str, torch.Tensor] | None = None) -> None:
+    def __init__(
+        self, dense: Dense, options: Options, gradients: dict[str, torch.Tensor] | None = None
+    ) -> None:
         """`gradients`: of the loss, by weight, for `importance="taylor"`."""
         self.dense, self.options, self.gradients = dense, options, gradients
 
@@ -81,7 +83,9 @@ class Chooser:
             if other is not None and (best is None or other.reached < best.reached - CLOSE):
                 best = other
         if best is None:
-            raise Declined(why_nothing(self.dense.analysis(cut_statistics=True), self.options.round_to or ROUND_TO))
+            raise Declined(
+                why_nothing(self.dense.analysis(cut_statistics=True), self.options.round_to or ROUND_TO)
+            )
         return best
 
     def of_groups(self, analysis: Analysis, groups: list[Group], budget: Amount) -> Choice | None:
@@ -97,11 +101,15 @@ class Chooser:
                 break
         return best
 
-    def _rounded(self, analysis: Analysis, groups: list[Group], budget: Amount, round_to: int) -> Choice | None:
+    def _rounded(
+        self, analysis: Analysis, groups: list[Group], budget: Amount, round_to: int
+    ) -> Choice | None:
         if not groups:
             return None
         options = self.options
-        scores = score_classes(analysis.flow, groups, self.dense.weights, options.importance, self.gradients, options.seed)
+        scores = score_classes(
+            analysis.flow, groups, self.dense.weights, options.importance, self.gradients, options.seed
+        )
         counter = analysis.counter(groups)
         widths = solve(counter, groups, scores, budget, Limits(round_to, options.floor, options.spread))
         dropped = choose(groups, scores, widths, analysis.flow)
@@ -156,7 +164,9 @@ def kept_of(groups: list[Group], dropped: NDArray[np.bool_]) -> NDArray[np.float
 def _importance_kept(scores: list[NDArray[np.float64]], kept: NDArray[np.float64]) -> float:
     """Share of all scores that the best `kept[i]` of each group hold."""
     total = sum(float(score.sum()) for score in scores)
-    best = sum(float(np.sort(score)[::-1][: round(k)].sum()) for score, k in zip(scores, kept.tolist(), strict=True))
+    best = sum(
+        float(np.sort(score)[::-1][: round(k)].sum()) for score, k in zip(scores, kept.tolist(), strict=True)
+    )
     return best / max(total, 1e-30)
 
 
@@ -169,7 +179,13 @@ def why_nothing(analysis: Analysis, round_to: int) -> str:
         return f"every width is already at its floor or below two multiples of {round_to}; lower round_to"
     if flow.computed:
         remedy = "torch.nn.utils.parametrize.remove_parametrizations makes them plain weights"
-        return f"every width touches weights that are computed from others or from a hook ({', '.join(flow.computed)}); {remedy}"
+        return (
+            "every width touches weights that are computed from others or from a hook"
+            f" ({', '.join(flow.computed)}); {remedy}"
+        )
     if flow.unknown:
-        return f"every width touches the input, the output or an operator without a rule ({', '.join(sorted(flow.unknown))})"
+        return (
+            "every width touches the input, the output or an operator without a rule"
+            f" ({', '.join(sorted(flow.unknown))})"
+        )
     return "every width is fixed by the network's input, its output, or by what --keep names"

@@ -46,7 +46,9 @@ class Counter:
             return [(float(term.constant), [dim_id(dim) for dim in term.dims]) for term in terms]
 
         macs = [(constant / batch, ids) for constant, ids in compile_terms(flow.macs)]
-        params = compile_terms(Term(1, tuple(dims), name) for name, dims in flow.weights.items() if name in parameters)
+        params = compile_terms(
+            Term(1, tuple(dims), name) for name, dims in flow.weights.items() if name in parameters
+        )
         group_of = np.full(len(flow.labels), -1, dtype=np.int64)
         for index, group in enumerate(groups):
             group_of[group.classes] = index
@@ -83,7 +85,10 @@ class Counter:
 
     def of_mask(self, dropped: NDArray[np.bool_], kept: NDArray[np.float64]) -> Counts:
         """Exact: `dropped[root]` says which labels are cut."""
-        return self._evaluate(np.array([np.count_nonzero(~dropped[roots]) for roots in self._roots], dtype=float), float(self._units @ kept))
+        return self._evaluate(
+            np.array([np.count_nonzero(~dropped[roots]) for roots in self._roots], dtype=float),
+            float(self._units @ kept),
+        )
 
     def _evaluate(self, sizes: NDArray[np.float64], channels: float) -> Counts:
         padded = np.append(sizes, 1.0)

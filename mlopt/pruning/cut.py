@@ -39,4 +39,8 @@ class Cut:
 def changed_statistics(cut: Cut) -> set[Node]:
     """Nodes that average over a dimension that was cut."""
     flow = cut.flow
-    return {node for node in flow.statistics if any(cut.changed(flow.values.get(source)) for source in node.all_input_nodes)}
+    return {
+        node
+        for node in flow.statistics
+        if any(cut.changed(flow.values.get(source)) for source in node.all_input_nodes)
+    }

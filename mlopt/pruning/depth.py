@@ -35,7 +35,9 @@ def leave_out(dense: Dense, which: int | set[str]) -> Pruned:
     pruned = apply(share_copy(dense.module), surgery)
     error, moved = prove_depth(dense.module, pruned, gone, dense.inputs)
     if error > TOLERANCE:
-        raise PassFailed(f"the shallower module differs by {error:.2e} from the dense one with {len(gone)} blocks bypassed")
+        raise PassFailed(
+            f"the shallower module differs by {error:.2e} from the dense one with {len(gone)} blocks bypassed"
+        )
     proof = Proof(
         holds=True,
         error=error,
@@ -48,7 +50,10 @@ def leave_out(dense: Dense, which: int | set[str]) -> Pruned:
     own_tensors(pruned, dense.weights.values())
     before, after = (
         label(module, program, dense.batch).counter().whole()
-        for module, program in ((dense.module, dense.program), (pruned, capture(pruned, dense.inputs, has_rule)))
+        for module, program in (
+            (dense.module, dense.program),
+            (pruned, capture(pruned, dense.inputs, has_rule)),
+        )
     )
     paths = {block.path for block in gone}
     share = 1 - len(gone) / len(blocks)
@@ -83,10 +88,16 @@ def _chosen(blocks: list[Block], which: int | set[str], keep: tuple[str, ...]) -
     count = which if isinstance(which, int) else len(which)
     free = [block for block in blocks if not any(re.search(pattern, block.path) for pattern in keep)]
     if len(free) <= count:
-        what = f"{len(free)} residual blocks can be left out" if free else "no repeated residual block gives back what it is given"
+        what = (
+            f"{len(free)} residual blocks can be left out"
+            if free
+            else "no repeated residual block gives back what it is given"
+        )
         raise Declined(f"{what}, and one must stay" if free else what)
     if isinstance(which, int):
         return sorted(free, key=lambda block: block.importance)[:count]
     if not which <= {block.path for block in free}:
-        raise UsageError(f"the plan leaves out {', '.join(sorted(which))}: not all of them are residual blocks here")
+        raise UsageError(
+            f"the plan leaves out {', '.join(sorted(which))}: not all of them are residual blocks here"
+        )
     return [block for block in free if block.path in which]

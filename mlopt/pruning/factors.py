@@ -1,4 +1,5 @@
-"""One dimension seen as several, and several seen as one: what a view does to labels."""
+"""One dimension seen as several, and several seen as one: what a view does to
+labels."""
 
 from __future__ import annotations
 

@@ -66,7 +66,9 @@ def find_groups(flow: Propagation, pinned: Iterable[int] = ()) -> list[Group]:
             for root, count in zip(found.tolist(), counts.tolist(), strict=True):
                 if root in order:
                     places.setdefault(root, []).append((name, position))
-                    if id(dim) in multiplied:  # a table of position biases has one column a head, and no width to round
+                    if (
+                        id(dim) in multiplied
+                    ):  # a table of position biases has one column a head, and no width to round
                         unit[root] = min(unit.get(root, count), count)
                     if position == 0 and len(dims) > 1:
                         name_of.setdefault(root, name)
@@ -78,7 +80,13 @@ def find_groups(flow: Propagation, pinned: Iterable[int] = ()) -> list[Group]:
         for roots in _by_places(united, places):
             if len(roots) > 1:
                 name = next((name_of[root] for root in roots if root in name_of), order[roots[0]])
-                groups.append(Group(name, np.array(sorted(roots), dtype=np.int64), min(unit.get(root, 1) for root in roots)))
+                groups.append(
+                    Group(
+                        name,
+                        np.array(sorted(roots), dtype=np.int64),
+                        min(unit.get(root, 1) for root in roots),
+                    )
+                )
     return groups
 
 

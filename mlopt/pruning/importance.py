@@ -37,12 +37,18 @@ def taylor_of(gradients: dict[str, torch.Tensor]) -> Callable[[str, torch.Tensor
 
     def score(name: str, tensor: torch.Tensor) -> torch.Tensor:
         gradient = gradients.get(name)
-        return torch.zeros_like(tensor, dtype=torch.float32) if gradient is None else (tensor.detach() * gradient).float()
+        return (
+            torch.zeros_like(tensor, dtype=torch.float32)
+            if gradient is None
+            else (tensor.detach() * gradient).float()
+        )
 
     return score
 
 
-def mean_gradients(module: nn.Module, losses: Iterable[Callable[[], torch.Tensor]]) -> dict[str, torch.Tensor]:
+def mean_gradients(
+    module: nn.Module, losses: Iterable[Callable[[], torch.Tensor]]
+) -> dict[str, torch.Tensor]:
     """The gradient of the summed losses for every parameter; the module's own `.grad`
     fields are left as they were.
     """
@@ -85,7 +91,9 @@ def score_classes(
         roots = [flow.labels.find(dim) for dim in dims]
         if not any(root.any() for root in roots):
             continue
-        contribution = taylor(name, tensor) if kind == "taylor" else l1(tensor) if kind == "l1" else l2(tensor)
+        contribution = (
+            taylor(name, tensor) if kind == "taylor" else l1(tensor) if kind == "l1" else l2(tensor)
+        )
         for dim, root in enumerate(roots):
             if root.any():
                 other = [k for k in range(tensor.ndim) if k != dim]

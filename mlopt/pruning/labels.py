@@ -37,7 +37,9 @@ class Labels:
         """`size` new labels, each a set of its own."""
         end = self._size + size
         if end > len(self._parent):
-            self._parent = np.concatenate([self._parent, np.zeros(max(end, len(self._parent)), dtype=np.int64)])
+            self._parent = np.concatenate(
+                [self._parent, np.zeros(max(end, len(self._parent)), dtype=np.int64)]
+            )
         new = np.arange(self._size, end, dtype=np.int64)
         self._parent[self._size : end] = new
         self._size = end

@@ -39,11 +39,15 @@ def as_share_of_time(pruned: Pruned, trials: list[Trial], remain: float) -> tupl
     MACs; and the trial that it is.
     """
     best = min(trials, key=lambda trial: abs(trial.ratio.estimate - remain))
-    report = replace(pruned.report, amount=str(Amount("latency", 1.0 - remain)), asked=remain, reached=best.ratio.estimate)
+    report = replace(
+        pruned.report, amount=str(Amount("latency", 1.0 - remain)), asked=remain, reached=best.ratio.estimate
+    )
     return replace(pruned, report=report), best
 
 
-def prune_to_latency(pruner: Pruner, remain: float, measure: Callable[[Pruned], TimeRatio]) -> tuple[Pruned, list[Trial]]:
+def prune_to_latency(
+    pruner: Pruner, remain: float, measure: Callable[[Pruned], TimeRatio]
+) -> tuple[Pruned, list[Trial]]:
     """The cut whose measured time is nearest to `remain` of the dense time, and every
     step towards it.
 

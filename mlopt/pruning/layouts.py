@@ -58,11 +58,16 @@ def propagate(
     for _ in range(MAX_ROUNDS):
         improved = False
         last_first = list(reversed(best.splits.values()))
-        closed = {split.site: len(split.options) for split in last_first if not best.labels.cuttable(split.labels)}
+        closed = {
+            split.site: len(split.options) for split in last_first if not best.labels.cuttable(split.labels)
+        }
         every = dict.fromkeys(split.site for split in last_first)
         # Queries have more heads than keys where they are grouped: all sites of such a
         # class change together or not at all.
-        together = [[site for site in every if site.owner == owner] for owner in dict.fromkeys(site.owner for site in closed)]
+        together = [
+            [site for site in every if site.owner == owner]
+            for owner in dict.fromkeys(site.owner for site in closed)
+        ]
         alone = [[site] for site, options in closed.items() for _ in range(1, options)]
         for sites in [*(sites for sites in together if len(sites) > 1), *alone]:
             if walks >= MAX_WALKS:

@@ -25,7 +25,12 @@ def replace_zeros(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     replaced = {}
     for name, tensor in state.items():
-        if tensor.is_floating_point() and tensor.ndim >= 1 and tensor.numel() > 1 and not name.endswith(("running_mean", "bias")):
+        if (
+            tensor.is_floating_point()
+            and tensor.ndim >= 1
+            and tensor.numel() > 1
+            and not name.endswith(("running_mean", "bias"))
+        ):
             spread = float(tensor.detach().abs().max())
             if spread < 1e-4:
                 noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float32) * 0.1

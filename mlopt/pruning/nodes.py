@@ -11,7 +11,8 @@ from torch.fx import Node
 
 
 def op_name(node: Node) -> str:
-    """`linear` for `aten.linear.default`; empty for what is not an operator of torch."""
+    """`linear` for `aten.linear.default`; empty for what is not an operator of
+    torch."""
     return node.target._schema.name.split("::")[1] if isinstance(node.target, torch._ops.OpOverload) else ""
 
 

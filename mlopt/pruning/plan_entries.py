@@ -72,7 +72,9 @@ def from_json(data: Json) -> Entry:
     is no entry.
     """
     kind, kept = _optional(str, data, "kind"), data["kept"]
-    other = {key: value for key, value in data.items() if key not in (BLOCK_KEYS if kind == BLOCK else WIDTH_KEYS)}
+    other = {
+        key: value for key, value in data.items() if key not in (BLOCK_KEYS if kind == BLOCK else WIDTH_KEYS)
+    }
     if kind == BLOCK:
         return BlockEntry(
             name=str(data["name"]),
@@ -82,7 +84,9 @@ def from_json(data: Json) -> Entry:
             other=other,
         )
     if not isinstance(kept, dict):
-        raise TypeError(f"`kept` of {data['name']} is a {type(kept).__name__}, not the indices of each weight")
+        raise TypeError(
+            f"`kept` of {data['name']} is a {type(kept).__name__}, not the indices of each weight"
+        )
     return WidthEntry(
         name=str(data["name"]),
         kept={where: str(text) for where, text in kept.items()},
@@ -105,7 +109,9 @@ def rounded(score: float) -> float:
     return float(f"{score:.4g}")
 
 
-def entries_of(cut: Cut, groups: Sequence[Group], scores: Sequence[NDArray[np.float64]], reason: str) -> Iterator[WidthEntry]:
+def entries_of(
+    cut: Cut, groups: Sequence[Group], scores: Sequence[NDArray[np.float64]], reason: str
+) -> Iterator[WidthEntry]:
     """One entry a group. `scores`: one number a class; `reason`: why those that go were
     chosen.
     """

@@ -39,11 +39,22 @@ class Plan:
         """One line a group and a weight, so that two plans can be compared line by
         line.
         """
-        head = {"schema_version": SCHEMA_VERSION, "amount": self.amount, "importance": self.importance, "statistics": self.statistics}
+        head = {
+            "schema_version": SCHEMA_VERSION,
+            "amount": self.amount,
+            "importance": self.importance,
+            "statistics": self.statistics,
+        }
         lines = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
-        shapes = ",\n".join(f"  {json.dumps(name)}: {json.dumps(shape)}" for name, shape in self.architecture.items())
+        shapes = ",\n".join(
+            f"  {json.dumps(name)}: {json.dumps(shape)}" for name, shape in self.architecture.items()
+        )
         groups = ",\n".join(f"  {json.dumps(to_json(entry))}" for entry in self.groups)
-        path.write_text("\n".join(["{", *lines, ' "architecture": {', shapes, " },", ' "groups": [', groups, " ]", "}", ""]))
+        path.write_text(
+            "\n".join(
+                ["{", *lines, ' "architecture": {', shapes, " },", ' "groups": [', groups, " ]", "}", ""]
+            )
+        )
 
     @classmethod
     def read(cls, path: Path) -> Plan:
@@ -51,13 +62,24 @@ class Plan:
         try:
             data = json.loads(path.read_text())
             if data["schema_version"] > SCHEMA_VERSION:
-                raise UsageError(f"{path} was written by a newer mlopt (schema {data['schema_version']})", "upgrade mlopt")
+                raise UsageError(
+                    f"{path} was written by a newer mlopt (schema {data['schema_version']})", "upgrade mlopt"
+                )
             groups = [from_json(entry) for entry in data["groups"]]
-            return cls(str(data["amount"]), str(data["importance"]), bool(data["statistics"]), dict(data["architecture"]), groups)
+            return cls(
+                str(data["amount"]),
+                str(data["importance"]),
+                bool(data["statistics"]),
+                dict(data["architecture"]),
+                groups,
+            )
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror}", "give the plan.json of a pruning") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"{path} is not a pruning plan: {type(error).__name__}: {error}", "give the plan.json of a pruning") from error
+            raise UsageError(
+                f"{path} is not a pruning plan: {type(error).__name__}: {error}",
+                "give the plan.json of a pruning",
+            ) from error
 
     def check(self, shapes: dict[str, list[int]]) -> None:
         """Raises `UsageError` unless these weights have the shapes that the plan was
@@ -67,7 +89,8 @@ class Plan:
             ours, theirs = self.architecture.get(name), shapes.get(name)
             if ours != theirs:
                 raise UsageError(
-                    f"the plan is for another architecture: it has {name} as {ours or 'no weight'}, the model as {theirs or 'no weight'}",
+                    f"the plan is for another architecture: it has {name} as {ours or 'no weight'}, the model"
+                    f" as {theirs or 'no weight'}",
                     "apply a plan to an unpruned checkpoint of the model it was made for",
                 )
 
@@ -85,14 +108,23 @@ class Plan:
             for where, text in entry.kept.items() if isinstance(entry, WidthEntry) else ():
                 name, _, dim = where.rpartition(":")
                 if name not in flow.weights or not dim.isdigit() or int(dim) >= len(flow.weights[name]):
-                    raise UsageError(f"the plan names {where}, which the model does not have", "the part after the colon is the dimension")
+                    raise UsageError(
+                        f"the plan names {where}, which the model does not have",
+                        "the part after the colon is the dimension",
+                    )
                 roots = flow.labels.find(flow.weights[name][int(dim)])
                 keep = np.zeros(len(roots), dtype=bool)
                 keep[indices(text, len(roots), where)] = True
                 gone[roots[~keep]] = True
                 stays[roots[keep]] = True
         if gone[0]:
-            raise UsageError("the plan cuts what the network's input, output or arithmetic fixes", "restore the indices that were taken out by hand")
+            raise UsageError(
+                "the plan cuts what the network's input, output or arithmetic fixes",
+                "restore the indices that were taken out by hand",
+            )
         if (gone & stays).any():
-            raise UsageError("the plan keeps and cuts the same channel in two places", "indices that live together must be cut together")
+            raise UsageError(
+                "the plan keeps and cuts the same channel in two places",
+                "indices that live together must be cut together",
+            )
         return gone

@@ -97,7 +97,9 @@ class Prover:
         masked network computes, where the masked module is not it.
         """
         self.dense, self.inputs, self.reference = dense, inputs, reference
-        self._state = canonical(dense)  # a shared tensor goes under its first name, and functional_call ties the others
+        self._state = canonical(
+            dense
+        )  # a shared tensor goes under its first name, and functional_call ties the others
         self._random = replace_zeros(self._state)
         self._named = {name: tensor for name, _, _, tensor in holders(dense)}
         self._cuts = {id(self._named[name]): keeps for name, keeps in cuts.items()}
@@ -125,7 +127,9 @@ class Prover:
             return self._compare(pruned, _Precision(None, HALF_TOLERANCE))
 
     def _compare(self, pruned: nn.Module, precision: _Precision) -> Proof:
-        own = {name: precision.cast(tensor.detach()) for name, tensor in canonical(pruned).items()}  # a wrong cut must show
+        own = {
+            name: precision.cast(tensor.detach()) for name, tensor in canonical(pruned).items()
+        }  # a wrong cut must show
         for name, random in self._random.items():
             keeps = self._cuts.get(id(self._state[name]))
             source = precision.cast(random)
@@ -136,7 +140,10 @@ class Prover:
                 self._wanted[precision.dtype] = self._masked_and_dense(precision)
         want, plain = self._wanted[precision.dtype]
         if [t.shape for t in got] != [t.shape for t in want]:
-            raise ValueError(f"the pruned module gives {[tuple(t.shape) for t in got]}, the dense one {[tuple(t.shape) for t in want]}")
+            raise ValueError(
+                f"the pruned module gives {[tuple(t.shape) for t in got]}, the dense one"
+                f" {[tuple(t.shape) for t in want]}"
+            )
         error = max((distance(a, b) for a, b in zip(got, want, strict=True)), default=0.0)
         moved = max((distance(a, b) for a, b in zip(want, plain, strict=True)), default=0.0)
         resolution = RESOLUTION.get(precision.dtype or torch.float32, 1e-5)
@@ -150,7 +157,9 @@ class Prover:
             tolerance=precision.tolerance,
             moved=moved,
             perturbed=tuple(sorted(self._random)),
-            reference="masked module" if self.reference is None else "masked graph, statistics over what stays",
+            reference=(
+                "masked module" if self.reference is None else "masked graph, statistics over what stays"
+            ),
             precision=str(got[0].dtype).removeprefix("torch.") if got else "none",
         )
 
@@ -169,7 +178,9 @@ class Prover:
         by_every_name = {name: of_masked[first[id(tensor)]] for name, tensor in self._named.items()}
         return self._seeded(self.reference, by_every_name, precision), self._seeded(run, of_dense, precision)
 
-    def _seeded(self, run: Run, weights: Mapping[str, torch.Tensor], precision: _Precision) -> list[torch.Tensor]:
+    def _seeded(
+        self, run: Run, weights: Mapping[str, torch.Tensor], precision: _Precision
+    ) -> list[torch.Tensor]:
         given = tuple(precision.cast(x) if isinstance(x, torch.Tensor) else x for x in self.inputs)
         with torch.random.fork_rng(devices=[]):  # a forward that uses random numbers gets the same every time
             torch.manual_seed(0)
@@ -180,7 +191,13 @@ def _run_of(module: nn.Module) -> Run:
     return lambda weights, inputs: torch.func.functional_call(module, dict(weights), inputs)
 
 
-def prove(dense: nn.Module, pruned: nn.Module, surgery: Surgery, inputs: tuple[Any, ...], reference: Run | None = None) -> Proof:
+def prove(
+    dense: nn.Module,
+    pruned: nn.Module,
+    surgery: Surgery,
+    inputs: tuple[Any, ...],
+    reference: Run | None = None,
+) -> Proof:
     """`Prover` for one pruned module."""
     return Prover(dense, surgery.weights, inputs, reference).prove(pruned)
 

@@ -19,7 +19,18 @@ from mlopt.pruning.copies import own_tensors
 from mlopt.pruning.cut import Cut
 from mlopt.pruning.depth import leave_out
 from mlopt.pruning.importance import mean_gradients
-from mlopt.pruning.ladder.climb import GRAPH, LADDER, MODULE, PARTLY, PLAN_LADDER, Candidates, Failed, Reached, because, climb
+from mlopt.pruning.ladder.climb import (
+    GRAPH,
+    LADDER,
+    MODULE,
+    PARTLY,
+    PLAN_LADDER,
+    Candidates,
+    Failed,
+    Reached,
+    because,
+    climb,
+)
 from mlopt.pruning.options import CLOSE, Declined, Options
 from mlopt.pruning.plan_entries import entries_of
 from mlopt.pruning.plan_file import Plan
@@ -72,7 +83,8 @@ class Pruner:
         return self.dense.weights
 
     def analysis(self, cut_statistics: bool = False) -> Analysis:
-        """The groups; `cut_statistics`: also those that a normalisation averages over."""
+        """The groups; `cut_statistics`: also those that a normalisation averages
+        over."""
         return self.dense.analysis(cut_statistics)
 
     def choose(self, amount: str | Amount) -> Choice:
@@ -91,7 +103,9 @@ class Pruner:
         if budget.metric == "layers":
             return leave_out(self.dense, int(budget.remove))
         if budget.metric == "latency":
-            raise UsageError("a latency has to be measured", "prune_to_latency does; here, name what to count: macs:0.5")
+            raise UsageError(
+                "a latency has to be measured", "prune_to_latency does; here, name what to count: macs:0.5"
+            )
         reached = climb(LADDER, self.dense, Candidates(self.chooser, self.choose(budget), budget))
         if isinstance(reached, Failed):
             raise PassFailed(
@@ -122,7 +136,9 @@ class Pruner:
                 "prune this checkpoint by a budget instead",
             )
         made = self._pruned(reached, budget)
-        return replace(made, plan=plan, report=replace(made.report, amount=plan.amount, importance=plan.importance))
+        return replace(
+            made, plan=plan, report=replace(made.report, amount=plan.amount, importance=plan.importance)
+        )
 
     def _pruned(self, reached: Reached, budget: Amount) -> Pruned:
         own_tensors(reached.proved.module, self.dense.weights.values())
@@ -132,9 +148,13 @@ class Pruner:
             importance=importance,
             statistics=choice.cut.flow.cut_statistics,
             architecture=self.dense.shapes(),
-            groups=list(entries_of(choice.cut, choice.groups, choice.scores, f"lowest {importance} for {budget}")),
+            groups=list(
+                entries_of(choice.cut, choice.groups, choice.scores, f"lowest {importance} for {budget}")
+            ),
         )
-        return Pruned(reached.proved.module, plan, report_of(reached, budget, importance), reached.proved.surgery)
+        return Pruned(
+            reached.proved.module, plan, report_of(reached, budget, importance), reached.proved.surgery
+        )
 
 
 def prune_module(

@@ -17,7 +17,8 @@ def ranges(kept: list[int]) -> str:
 
 
 def indices(text: object, size: int, where: str) -> list[int]:
-    """The inverse of `ranges`. Raises `UsageError` for what is no range below `size`."""
+    """The inverse of `ranges`. Raises `UsageError` for what is no range below
+    `size`."""
     out: list[int] = []
     try:
         for part in str(text).split(","):
@@ -26,5 +27,7 @@ def indices(text: object, size: int, where: str) -> list[int]:
     except ValueError:
         out = [-1]
     if not out or min(out) < 0 or max(out) >= size:
-        raise UsageError(f"the plan keeps '{text}' of {where}, which has {size} indices", "write ranges such as 0-7,9")
+        raise UsageError(
+            f"the plan keeps '{text}' of {where}, which has {size} indices", "write ranges such as 0-7,9"
+        )
     return out

@@ -79,7 +79,9 @@ class Reference(Interpreter):
             if not stays.all():
                 sizes = list(result.shape)
                 sizes[dim] = len(array)
-                result = result.new_zeros(sizes).index_copy(dim, torch.from_numpy(np.nonzero(stays)[0]), result)
+                result = result.new_zeros(sizes).index_copy(
+                    dim, torch.from_numpy(np.nonzero(stays)[0]), result
+                )
         return result
 
 

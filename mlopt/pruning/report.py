@@ -101,7 +101,10 @@ def report_of(reached: Reached, budget: Amount, importance: str) -> PruneReport:
         before=choice.before,
         after=choice.after,
         proof=reached.proved.proof,
-        groups=[WidthReport(g.name, g.kind, len(g.classes) * g.unit, int(kept) * g.unit, g.unit) for g, kept in widths],
+        groups=[
+            WidthReport(g.name, g.kind, len(g.classes) * g.unit, int(kept) * g.unit, g.unit)
+            for g, kept in widths
+        ],
         unknown_operators=choice.analysis.flow.unknown,
         statistics=len(changed_statistics(choice.cut)),
         rounding=choice.rounding,
@@ -115,7 +118,10 @@ def _missed(choice: Choice, budget: Amount) -> str:
     if choice.miss <= CLOSE:
         return ""
     widths = choice.widths
-    limits = f"the nearest that the couplings, the floor and the rounding of widths allow (the least is {widths.floor:.3f})"
+    limits = (
+        "the nearest that the couplings, the floor and the rounding of widths allow (the least is"
+        f" {widths.floor:.3f})"
+    )
     return f"asked for {widths.asked:.3f} of the {budget.metric}, reached {choice.reached:.3f}: {limits}"
 
 

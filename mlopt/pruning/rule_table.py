@@ -1,4 +1,5 @@
-"""The table of rules: one function an operator, which says how labels flow through it."""
+"""The table of rules: one function an operator, which says how labels flow through
+it."""
 
 from __future__ import annotations
 

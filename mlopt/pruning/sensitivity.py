@@ -38,7 +38,9 @@ class Sensitivity:
     left_out: int
 
 
-def measure(metric: str, pruner: Pruner, judge: Callable[[nn.Module], float], ratios: tuple[float, ...] = RATIOS) -> Sensitivity:
+def measure(
+    metric: str, pruner: Pruner, judge: Callable[[nn.Module], float], ratios: tuple[float, ...] = RATIOS
+) -> Sensitivity:
     """Mask, judge, unmask: the channels with the lowest scores of one group at a time.
     `judge` maps the module to the metric's value.
 

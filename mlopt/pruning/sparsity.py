@@ -31,7 +31,9 @@ class Sparse:
     skipped: dict[str, str]
 
 
-def sparsify(module: nn.Module, kind: str, share: float, scores: Mapping[str, torch.Tensor] | None = None) -> Sparse:
+def sparsify(
+    module: nn.Module, kind: str, share: float, scores: Mapping[str, torch.Tensor] | None = None
+) -> Sparse:
     """Zero the smallest weights of linear and convolution layers in place.
 
     `kind`: `unstructured` zeroes `share` of all such weights, ranked across layers by
@@ -42,7 +44,10 @@ def sparsify(module: nn.Module, kind: str, share: float, scores: Mapping[str, to
     """
     chosen, skipped = _weights(module, kind)
     total = sum(weight.numel() for weight in chosen.values())
-    rank = {name: (scores[name] if scores is not None and name in scores else weight.detach().abs()).float() for name, weight in chosen.items()}
+    rank = {
+        name: (scores[name] if scores is not None and name in scores else weight.detach().abs()).float()
+        for name, weight in chosen.items()
+    }
     zeros = 0
     if kind == "unstructured" and chosen:
         relative = {name: value / value.mean().clamp_min(1e-30) for name, value in rank.items()}
@@ -88,7 +93,9 @@ def _two_of_four(score: torch.Tensor) -> torch.Tensor:
     """True for the two lowest of every four neighbours along dimension 1."""
     rows = score.movedim(1, -1)
     fours = rows.reshape(*rows.shape[:-1], -1, 4)
-    low = torch.zeros_like(fours, dtype=torch.bool).scatter_(-1, fours.argsort(dim=-1, stable=True)[..., :2], True)
+    low = torch.zeros_like(fours, dtype=torch.bool).scatter_(
+        -1, fours.argsort(dim=-1, stable=True)[..., :2], True
+    )
     return low.reshape(rows.shape).movedim(-1, 1)
 
 

@@ -78,19 +78,28 @@ def leaf_changes(module: nn.Module, surgery: Surgery, cut_statistics: bool = Fal
             size = kept("weight", 0)
             if size is not None:
                 if not cut_statistics:  # whole groups went; else every group is narrower
-                    surgery.set(path, "num_groups", child.num_groups, size * child.num_groups // child.num_channels)
+                    surgery.set(
+                        path, "num_groups", child.num_groups, size * child.num_groups // child.num_channels
+                    )
                 surgery.set(path, "num_channels", child.num_channels, size)
         elif isinstance(child, (nn.LayerNorm, nn.RMSNorm)):
             if child.weight is not None:
                 shape = list(child.normalized_shape)
-                surgery.set(path, "normalized_shape", shape, [kept("weight", dim) or size for dim, size in enumerate(shape)])
+                surgery.set(
+                    path,
+                    "normalized_shape",
+                    shape,
+                    [kept("weight", dim) or size for dim, size in enumerate(shape)],
+                )
         elif isinstance(child, (nn.Embedding, nn.EmbeddingBag)):
             surgery.set(path, "embedding_dim", child.embedding_dim, kept("weight", 1) or child.embedding_dim)
         elif isinstance(child, nn.RNNBase):
             surgery.set(path, "input_size", child.input_size, kept("weight_ih_l0", 1) or child.input_size)
             surgery.set(path, "hidden_size", child.hidden_size, kept("weight_hh_l0", 1) or child.hidden_size)
         elif isinstance(child, nn.PReLU):
-            surgery.set(path, "num_parameters", child.num_parameters, kept("weight", 0) or child.num_parameters)
+            surgery.set(
+                path, "num_parameters", child.num_parameters, kept("weight", 0) or child.num_parameters
+            )
         elif isinstance(child, nn.MultiheadAttention) and path in heads:
             surgery.modules[path] = ATTENTION
             surgery.set(path, "num_heads", child.num_heads, heads[path])

@@ -85,7 +85,11 @@ class _Search:
 
         def widths_at(level: float) -> NDArray[np.float64]:
             by_score = spread == "global"
-            wanted = np.array([float(np.count_nonzero(score >= level)) for score in scores]) if by_score else totals * (1.0 - level)
+            wanted = (
+                np.array([float(np.count_nonzero(score >= level)) for score in scores])
+                if by_score
+                else totals * (1.0 - level)
+            )
             clipped: NDArray[np.float64] = np.clip(wanted, self.least, totals)
             return clipped
 
@@ -100,15 +104,23 @@ class _Search:
 
     def at(self, positions: NDArray[np.int64]) -> NDArray[np.float64]:
         """The widths of an assignment."""
-        return np.array([widths[position] for widths, position in zip(self.allowed, positions, strict=True)], dtype=float)
+        return np.array(
+            [widths[position] for widths, position in zip(self.allowed, positions, strict=True)], dtype=float
+        )
 
     def error(self, positions: NDArray[np.int64]) -> float:
         """How much an assignment leaves above the target."""
         return self.measure(self.at(positions)) - self.target
 
     def rounded(self, ideal: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The assignment nearest to the target among those that a few starts lead to."""
-        nearest = np.array([int(np.abs(widths - wanted).argmin()) for widths, wanted in zip(self.allowed, ideal, strict=True)])
+        """The assignment nearest to the target among those that a few starts lead
+        to."""
+        nearest = np.array(
+            [
+                int(np.abs(widths - wanted).argmin())
+                for widths, wanted in zip(self.allowed, ideal, strict=True)
+            ]
+        )
         best = self._towards_target(nearest, ideal)
         if len(self.allowed) <= FEW:  # few and coarse widths: one start may be stuck far from the target
             widest = np.array([len(widths) - 1 for widths in self.allowed])
@@ -138,7 +150,10 @@ class _Search:
                 change = slope[position] * (widths[moved] - widths[index[position]])
                 if change == 0 or abs(error + change) >= abs(error):
                     continue
-                rank = (float(direction * (ideal[position] - kept[position]) / self.counter.totals[position]), position)
+                rank = (
+                    float(direction * (ideal[position] - kept[position]) / self.counter.totals[position]),
+                    position,
+                )
                 best = rank if best is None or rank > best else best
             if best is None:
                 break
@@ -171,7 +186,9 @@ def solve(
     )
 
 
-def choose(groups: list[Group], scores: list[NDArray[np.float64]], widths: Widths, flow: Propagation) -> NDArray[np.bool_]:
+def choose(
+    groups: list[Group], scores: list[NDArray[np.float64]], widths: Widths, flow: Propagation
+) -> NDArray[np.bool_]:
     """Which labels go: in each group the lowest scores, ties by position; true where
     cut. No dimension of any tensor is left empty.
     """

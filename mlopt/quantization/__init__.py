@@ -1,1 +1,2 @@
-"""Lower precision for ONNX files. A scheme is data, and the target decides which one."""
+"""Lower precision for ONNX files. A scheme is data, and the target decides which
+one."""

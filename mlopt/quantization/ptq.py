@@ -1,4 +1,5 @@
-"""Post-training quantization of ONNX files: INT8 with calibration, and half precision. Imports no torch."""
+"""Post-training quantization of ONNX files: INT8 with calibration, and half precision.
+Imports no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ CALIBRATION_BATCH = 16
 
 
 class CalibrationReader:
-    """Feeds calibration samples, a batch at a time (the `CalibrationDataReader` interface)."""
+    """Feeds calibration samples, a batch at a time (the `CalibrationDataReader`
+    interface)."""
 
     def __init__(self, names: list[str], inputs: list[NDArray[Any]], batch: int) -> None:
         self._names, self._inputs, self._batch = names, inputs, batch
@@ -58,7 +60,9 @@ class Fp16Graph:
     scheme: str
 
 
-def quantize_int8(source: Path, out: Path, target: str, method: str, inputs: list[NDArray[Any]], batch: int | None) -> Int8Graph:
+def quantize_int8(
+    source: Path, out: Path, target: str, method: str, inputs: list[NDArray[Any]], batch: int | None
+) -> Int8Graph:
     """Write an INT8 Q/DQ copy of an ONNX file.
 
     `target`: `cpu` or `tensorrt`; `method`: `minmax`, `percentile` or `entropy`.
@@ -77,7 +81,9 @@ def quantize_int8(source: Path, out: Path, target: str, method: str, inputs: lis
     graph = onnx.load(str(source), load_external_data=False).graph
     operators = {node.op_type for node in graph.node}
     if not operators & set(MATRIX):
-        raise PassFailed("the graph has no convolution and no matrix product to quantize", "leave out int8 for this model")
+        raise PassFailed(
+            "the graph has no convolution and no matrix product to quantize", "leave out int8 for this model"
+        )
     scheme = scheme_for(target, operators)
     names = [value.name for value in graph.input]
     with tempfile.TemporaryDirectory(prefix="mlopt-ptq-") as scratch, quiet():
@@ -86,7 +92,11 @@ def quantize_int8(source: Path, out: Path, target: str, method: str, inputs: lis
             quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         except Exception:  # graph clean-up is a help, not a need
             shutil.copyfile(source, prepared)
-        methods = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile, "entropy": CalibrationMethod.Entropy}
+        methods = {
+            "minmax": CalibrationMethod.MinMax,
+            "percentile": CalibrationMethod.Percentile,
+            "entropy": CalibrationMethod.Entropy,
+        }
         size = batch or min(CALIBRATION_BATCH, len(inputs[0]))
         try:
             quantize_static(
@@ -102,7 +112,10 @@ def quantize_int8(source: Path, out: Path, target: str, method: str, inputs: lis
                 extra_options=dict(scheme.extra),
             )
         except Exception as error:
-            raise PassFailed(f"onnxruntime cannot quantize the graph: {type(error).__name__}: {error}", "try calibration: minmax") from error
+            raise PassFailed(
+                f"onnxruntime cannot quantize the graph: {type(error).__name__}: {error}",
+                "try calibration: minmax",
+            ) from error
     return Int8Graph(f"{scheme.activation} activations, {scheme.weight} weights", method, len(inputs[0]))
 
 
@@ -121,10 +134,19 @@ def to_fp16(source: Path, out: Path) -> Fp16Graph:
         try:
             model = float16.convert_float_to_float16(onnx.load(str(source)), keep_io_types=True)
         except Exception as error:
-            raise PassFailed(f"the graph cannot be converted to fp16: {type(error).__name__}: {error}", "leave out fp16 for this model") from error
-    large = [init.name for init in model.graph.initializer if init.data_type == 10 and not np.isfinite(_values(init)).all()]
+            raise PassFailed(
+                f"the graph cannot be converted to fp16: {type(error).__name__}: {error}",
+                "leave out fp16 for this model",
+            ) from error
+    large = [
+        init.name
+        for init in model.graph.initializer
+        if init.data_type == 10 and not np.isfinite(_values(init)).all()
+    ]
     if large:
-        raise PassFailed(f"weights overflow half precision: {', '.join(large[:3])}", "keep this model in fp32")
+        raise PassFailed(
+            f"weights overflow half precision: {', '.join(large[:3])}", "keep this model in fp32"
+        )
     onnx.save(model, str(out))
     return Fp16Graph("float16 inside, float32 inputs and outputs")
 

@@ -11,7 +11,8 @@ MATRIX = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 @dataclass(frozen=True)
 class Scheme:
-    """An INT8 scheme for `onnxruntime.quantization.quantize_static` in QDQ format. Empty `operators`: all that can be."""
+    """An INT8 scheme for `onnxruntime.quantization.quantize_static` in QDQ format.
+    Empty `operators`: all that can be."""
 
     activation: str
     weight: str
@@ -25,8 +26,9 @@ CPU = Scheme("QUInt8", "QInt8", True, (), {})
 each channel."""
 
 CPU_TRANSFORMER = Scheme("QUInt8", "QInt8", True, MATRIX, {})
-"""The same, on the matrix products alone: residual sums, normalisations and softmax in int8 cost a transformer most of its signal
-(8 dB against 28 dB on a small vision transformer)."""
+"""The same, on the matrix products alone: residual sums, normalisations and softmax in
+int8 cost a transformer most of its signal (8 dB against 28 dB on a small vision
+transformer)."""
 
 TENSORRT = Scheme(
     "QInt8",
@@ -40,11 +42,16 @@ TENSORRT = Scheme(
         "OpTypesToExcludeOutputQuantization": [*MATRIX, "Add", "MaxPool"],  # keeps Conv -> ReLU fusable
     },
 )
-"""TensorRT: symmetric signed everywhere, biases in float, no Q/DQ between a convolution and its activation."""
+"""TensorRT: symmetric signed everywhere, biases in float, no Q/DQ between a convolution
+and its activation."""
 
 
 def scheme_for(target: str, operators: set[str]) -> Scheme:
     """The scheme for a target and the operator types of a graph."""
     if target == "tensorrt":
         return TENSORRT
-    return CPU_TRANSFORMER if operators & {"LayerNormalization", "Softmax", "Attention", "RMSNormalization"} else CPU
+    return (
+        CPU_TRANSFORMER
+        if operators & {"LayerNormalization", "Softmax", "Attention", "RMSNormalization"}
+        else CPU
+    )

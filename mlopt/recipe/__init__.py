@@ -1,1 +1,2 @@
-"""What is asked for: the schema, YAML, options of the command line, and whether the passes fit."""
+"""What is asked for: the schema, YAML, options of the command line, and whether the
+passes fit."""

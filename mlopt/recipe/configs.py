@@ -1,4 +1,5 @@
-"""One configuration a pass, as frozen pydantic models: what a recipe says of it, and how it fits among the others."""
+"""One configuration a pass, as frozen pydantic models: what a recipe says of it, and
+how it fits among the others."""
 
 from __future__ import annotations
 
@@ -16,14 +17,17 @@ MODULE = "module"
 
 
 class PassConfig(Frozen):
-    """Base of every pass's configuration. A subclass names its pass: `pass_: Literal["mine"] = Field("mine", alias="pass")`."""
+    """Base of every pass's configuration. A subclass names its pass: `pass_:
+    Literal["mine"] = Field("mine", alias="pass")`."""
 
     pass_: str = Field(alias="pass")
 
     unnumbered: ClassVar[bool] = False
-    """Whether the record calls the pass by what it gives, not by its name and a number."""
+    """Whether the record calls the pass by what it gives, not by its name and a
+    number."""
     makes_dense: ClassVar[bool] = False
-    """Whether its result is the dense model that later passes are compared with, as long as the shapes are the first ones."""
+    """Whether its result is the dense model that later passes are compared with, as
+    long as the shapes are the first ones."""
 
     def takes(self) -> str:
         """What it is made from: `module`, or the file name of an export."""
@@ -50,11 +54,17 @@ class TrainerConfig(PassConfig):
     lr: Annotated[float, Field(gt=0)] = 1e-3
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="Share of the steps over which the rate rises; cosine decay follows.")
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="Share of the steps over which the rate rises; cosine decay follows."
+    )
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     max_steps: Positive | None = None
     part: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = Field(
-        (0.0, 1.0), description="The part of one learning-rate schedule that this step covers: iterative pruning restarts it at great cost."
+        (0.0, 1.0),
+        description=(
+            "The part of one learning-rate schedule that this step covers: iterative pruning restarts it at"
+            " great cost."
+        ),
     )
 
 
@@ -72,49 +82,79 @@ class Finetune(TrainerConfig):
 
 
 class Distill(TrainerConfig):
-    """Train further with the unpruned model as teacher (Hinton et al., arXiv 1503.02531)."""
+    """Train further with the unpruned model as teacher (Hinton et al., arXiv
+    1503.02531)."""
 
     pass_: Literal["distill"] = Field("distill", alias="pass")
     temperature: Annotated[float, Field(gt=0)] = 2.0
-    alpha: Annotated[float, Field(ge=0, le=1)] = Field(0.5, description="Weight of the teacher's term; the labels get the rest.")
+    alpha: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.5, description="Weight of the teacher's term; the labels get the rest."
+    )
 
 
 BUDGETS = ("macs", "params", "channels", "latency", "layers")
 
 
 def amount_problem(text: str) -> tuple[str, str] | None:
-    """What is wrong with an amount to prune, and what to write instead; None when nothing is."""
+    """What is wrong with an amount to prune, and what to write instead; None when
+    nothing is."""
     metric, _, number = text.rpartition(":")
     try:
         value = float(number)
     except ValueError:
         value = -1.0
     if metric not in ("", *BUDGETS):
-        return f"'{metric}' is not a budget", "use 0.5, macs:0.5, params:0.5, channels:0.5, latency:0.5 or layers:2"
+        return (
+            f"'{metric}' is not a budget",
+            "use 0.5, macs:0.5, params:0.5, channels:0.5, latency:0.5 or layers:2",
+        )
     if metric == "layers":
-        return None if value >= 1 and value.is_integer() else (f"'{number}' is not a number of blocks", "layers:2 drops the two that matter least")
+        return (
+            None
+            if value >= 1 and value.is_integer()
+            else (f"'{number}' is not a number of blocks", "layers:2 drops the two that matter least")
+        )
     if not 0 < value < 1:
-        return f"the amount to prune is {number}: it must lie between 0 and 1", "--prune 0.5 removes half of the MACs"
+        return (
+            f"the amount to prune is {number}: it must lie between 0 and 1",
+            "--prune 0.5 removes half of the MACs",
+        )
     return None
 
 
 class Prune(PassConfig):
-    """Pruning to a named budget: whole channels, heads and blocks; or zeros without smaller shapes."""
+    """Pruning to a named budget: whole channels, heads and blocks; or zeros without
+    smaller shapes."""
 
     pass_: Literal["prune"] = Field("prune", alias="pass")
     kind: Literal["structured", "unstructured", "2:4"] = "structured"
     amount: str = Field(
         "macs:0.5",
-        description="The share that goes: macs:0.5, params:0.5, channels:0.5, latency:0.5 (measured), layers:2 (blocks). Zeros: a share of weights.",
+        description=(
+            "The share that goes: macs:0.5, params:0.5, channels:0.5, latency:0.5 (measured), layers:2"
+            " (blocks). Zeros: a share of weights."
+        ),
     )
     importance: Literal["l2", "l1", "taylor", "bn", "random"] = "l2"
-    spread: Literal["uniform", "global"] = Field("uniform", description="The same share of every width, or the lowest scores wherever they are.")
-    keep: tuple[str, ...] = Field((), description="Regular expressions: weights whose names match keep their width.")
+    spread: Literal["uniform", "global"] = Field(
+        "uniform", description="The same share of every width, or the lowest scores wherever they are."
+    )
+    keep: tuple[str, ...] = Field(
+        (), description="Regular expressions: weights whose names match keep their width."
+    )
     plan: str | None = Field(None, description="A plan.json to apply, instead of an amount.")
-    runtime: Literal["onnx", "torchscript", "eager"] = Field("onnx", description="Where latency:... is measured, and what zeros gain.")
-    round_to: Positive | None = Field(None, description="Widths stay multiples of this. Without: of 8, and finer where the budget needs it.")
-    floor: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="No width falls below this share of itself.")
-    recalibrate: bool = Field(True, description="Estimate batch-norm statistics again on training data, before any training.")
+    runtime: Literal["onnx", "torchscript", "eager"] = Field(
+        "onnx", description="Where latency:... is measured, and what zeros gain."
+    )
+    round_to: Positive | None = Field(
+        None, description="Widths stay multiples of this. Without: of 8, and finer where the budget needs it."
+    )
+    floor: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="No width falls below this share of itself."
+    )
+    recalibrate: bool = Field(
+        True, description="Estimate batch-norm statistics again on training data, before any training."
+    )
 
     @field_validator("keep")
     @classmethod
@@ -188,7 +228,8 @@ class Quantize(PassConfig):
 
 
 class TensorRT(PassConfig):
-    """A TensorRT engine: of TensorRT-RTX (built without a GPU) or of datacenter TensorRT."""
+    """A TensorRT engine: of TensorRT-RTX (built without a GPU) or of datacenter
+    TensorRT."""
 
     pass_: Literal["tensorrt"] = Field("tensorrt", alias="pass")
     flavour: Literal["rtx", "tensorrt"] = "rtx"
@@ -199,7 +240,9 @@ class TensorRT(PassConfig):
     unnumbered: ClassVar[bool] = True
 
     def takes(self) -> str:
-        return {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8-tensorrt.onnx"}[self.source]
+        return {"fp32": "model.onnx", "fp16": "model.fp16.onnx", "int8": "model.int8-tensorrt.onnx"}[
+            self.source
+        ]
 
     def gives(self) -> str:
         return f"model.{self.flavour}.engine"

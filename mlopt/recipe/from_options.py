@@ -36,7 +36,8 @@ def _check(kind: str, values: tuple[str, ...], known: tuple[str, ...]) -> None:
 
 
 def tensorrt_flavours() -> list[Literal["rtx", "tensorrt"]]:
-    """An engine for each TensorRT that is installed; RTX, with its install line, when none is."""
+    """An engine for each TensorRT that is installed; RTX, with its install line, when
+    none is."""
     packages: dict[Literal["rtx", "tensorrt"], str] = {"rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
     return [flavour for flavour, package in packages.items() if find_spec(package) is not None] or ["rtx"]
 
@@ -50,8 +51,9 @@ def check_amount(text: str) -> None:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the options of `compress`, `export` and `prune` ask for. `prune`: an amount; `pruning`: settings of the pass; `training`: settings
-    of the passes that recover accuracy."""
+    """What the options of `compress`, `export` and `prune` ask for. `prune`: an amount;
+    `pruning`: settings of the pass; `training`: settings of the passes that recover
+    accuracy."""
 
     prune: str | None = None
     pruning: Mapping[str, Any] = field(default_factory=dict)
@@ -73,13 +75,17 @@ class Wanted:
 
 
 def build_recipe(model: Model, wanted: Wanted) -> Recipe:
-    """The recipe that `compress` runs. Raises `UsageError`, or `UnknownBackend` for an export that does not exist."""
+    """The recipe that `compress` runs. Raises `UsageError`, or `UnknownBackend` for an
+    export that does not exist."""
     _check("--quantize", wanted.quantize, PRECISIONS)
     _check("--export", wanted.export, EXPORTS)
     _check("--target", wanted.target, TARGETS)
     steps = [*_trunk(wanted), *_leaves(model, wanted)]
     if not steps:
-        raise UsageError("there is nothing to do", "give at least one of --prune, --finetune, --distill, --quantize, --export")
+        raise UsageError(
+            "there is nothing to do",
+            "give at least one of --prune, --finetune, --distill, --quantize, --export",
+        )
     return Recipe(
         model=model,
         input=wanted.input,
@@ -123,27 +129,39 @@ def _leaves(model: Model, wanted: Wanted) -> list[PassConfig]:
         steps.append(Aoti())
     if tensorrt:
         source = "int8" if "int8" in wanted.quantize else "fp16" if "fp16" in wanted.quantize else "fp32"
-        steps += [TensorRT.model_validate({"flavour": flavour, "source": source}) for flavour in tensorrt_flavours()]
+        steps += [
+            TensorRT.model_validate({"flavour": flavour, "source": source}) for flavour in tensorrt_flavours()
+        ]
     return steps
 
 
 def _recovery(wanted: Wanted, index: int, count: int) -> list[PassConfig]:
-    """Part `index` of `count` of the training that follows pruning; all parts are one learning-rate schedule."""
+    """Part `index` of `count` of the training that follows pruning; all parts are one
+    learning-rate schedule."""
 
     def epochs(total: int) -> int:
         return total * (index + 1) // count - total * index // count
 
-    kinds: list[tuple[type[Finetune] | type[Distill], int]] = [(Finetune, wanted.finetune), (Distill, wanted.distill)]
+    kinds: list[tuple[type[Finetune] | type[Distill], int]] = [
+        (Finetune, wanted.finetune),
+        (Distill, wanted.distill),
+    ]
     part = (index / count, (index + 1) / count)
-    return [kind(epochs=epochs(total), part=part, **wanted.training) for kind, total in kinds if epochs(total)]
+    return [
+        kind(epochs=epochs(total), part=part, **wanted.training) for kind, total in kinds if epochs(total)
+    ]
 
 
 def _pruning(amount: str, settings: Mapping[str, Any], wanted: Wanted) -> list[PassConfig]:
-    """One cut and its recovery, or several smaller ones that reach the same share together."""
+    """One cut and its recovery, or several smaller ones that reach the same share
+    together."""
     metric, _, number = amount.partition(":")
     rounds = wanted.iterations
     if rounds > 1 and (metric in ("layers", "latency") or settings.get("kind", "structured") != "structured"):
-        raise UsageError(f"--iterations is not for --prune {amount}", "use macs, params or channels, or leave out --iterations")
+        raise UsageError(
+            f"--iterations is not for --prune {amount}",
+            "use macs, params or channels, or leave out --iterations",
+        )
     steps: list[PassConfig] = []
     for index in range(rounds):
         each = amount if rounds == 1 else f"{metric}:{1 - (1 - float(number)) ** (1 / rounds):.6g}"

@@ -1,4 +1,5 @@
-"""The passes of a recipe in order: whether they fit together and what they need, decided before the first one runs and without torch."""
+"""The passes of a recipe in order: whether they fit together and what they need,
+decided before the first one runs and without torch."""
 
 from __future__ import annotations
 
@@ -16,8 +17,9 @@ ONNX = "model.onnx"
 
 @dataclass(frozen=True)
 class Step:
-    """One pass of a run: its unique name in the record, its configuration, its line of the catalog, and the name of the artifact it takes
-    (`module`, or an export's file name)."""
+    """One pass of a run: its unique name in the record, its configuration, its line of
+    the catalog, and the name of the artifact it takes (`module`, or an export's file
+    name)."""
 
     name: str
     config: PassConfig
@@ -36,8 +38,8 @@ class Step:
 
 
 def steps_of(recipe: Recipe, start: str = Format.MODULE) -> list[Step]:
-    """The steps in order. `start`: the format of the model. Raises `RecipeError` naming the pass that does not fit, `BackendMissing` for what
-    is not installed."""
+    """The steps in order. `start`: the format of the model. Raises `RecipeError` naming
+    the pass that does not fit, `BackendMissing` for what is not installed."""
     have = {MODULE} if start == Format.MODULE else {ONNX}
     names: dict[str, int] = {}
     out: list[Step] = []
@@ -48,14 +50,23 @@ def steps_of(recipe: Recipe, start: str = Format.MODULE) -> list[Step]:
         takes = config.takes()
         if spec.role == "trunk":
             if leaf:
-                raise RecipeError(f"{where} changes the module after {leaf} has exported it", "put the exports last")
+                raise RecipeError(
+                    f"{where} changes the module after {leaf} has exported it", "put the exports last"
+                )
             if start != Format.MODULE:
-                raise RecipeError(f"{where} needs a PyTorch module, and the model is an ONNX file", "give the module, or leave out this pass")
+                raise RecipeError(
+                    f"{where} needs a PyTorch module, and the model is an ONNX file",
+                    "give the module, or leave out this pass",
+                )
             if spec.trains and recipe.data is None:
-                raise RecipeError(f"{where} needs training data", "say where it is: --data file.npz (recipe: data:)")
+                raise RecipeError(
+                    f"{where} needs training data", "say where it is: --data file.npz (recipe: data:)"
+                )
         else:
             if takes not in have:
-                missing = {MODULE: "the PyTorch module", ONNX: "an onnx pass before it"}.get(takes, f"{takes}, which no earlier pass gives")
+                missing = {MODULE: "the PyTorch module", ONNX: "an onnx pass before it"}.get(
+                    takes, f"{takes}, which no earlier pass gives"
+                )
                 raise RecipeError(f"{where} needs {missing}", "add the pass, or put it first")
             if config.gives() in have:
                 raise RecipeError(f"{where} gives {config.gives()} a second time", "leave out one of the two")

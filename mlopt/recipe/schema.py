@@ -17,7 +17,8 @@ from mlopt.recipe.typed_yaml import Frozen
 
 
 class _ByName:
-    """Passes are told apart by their `pass:` key, which the catalog knows; so one that is registered later is read too."""
+    """Passes are told apart by their `pass:` key, which the catalog knows; so one that
+    is registered later is read too."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -28,7 +29,9 @@ class _ByName:
         return core_schema.no_info_plain_validator_function(config_of, serialization=as_written)
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
         kinds = [catalog.load(spec.config) for spec in catalog.PASSES.values()]
         return handler(core_schema.union_schema([TypeAdapter(kind).core_schema for kind in kinds]))
 
@@ -37,7 +40,8 @@ AnyPass = Annotated[PassConfig, _ByName]
 
 
 def config_of(value: Any) -> PassConfig:
-    """The configuration of one pass from its plain values. Raises `ValueError` for a pass that is not in the catalog."""
+    """The configuration of one pass from its plain values. Raises `ValueError` for a
+    pass that is not in the catalog."""
     if isinstance(value, PassConfig):
         return value
     name = value.get("pass", value.get("pass_")) if isinstance(value, dict) else None
@@ -50,13 +54,24 @@ def config_of(value: Any) -> PassConfig:
 
 
 class Model(Frozen):
-    """Where the model comes from, and what its file may name. See `docs/security.md`."""
+    """Where the model comes from, and what its file may name. See
+    `docs/security.md`."""
 
-    path: str = Field(description="A file, a bundle, or package.module:factory. A relative path is read from the working directory.")
-    arch: str | None = Field(None, description="package.module:factory that builds the module a state dict belongs to.")
+    path: str = Field(
+        description=(
+            "A file, a bundle, or package.module:factory. A relative path is read from the working directory."
+        )
+    )
+    arch: str | None = Field(
+        None, description="package.module:factory that builds the module a state dict belongs to."
+    )
     arch_args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory.")
-    allow_class: tuple[str, ...] = Field((), description="Classes that a pickled module may name: package.module.Class or package.module.*")
-    trust_code: bool = Field(False, description="Run whatever the file contains. Only for files you made yourself.")
+    allow_class: tuple[str, ...] = Field(
+        (), description="Classes that a pickled module may name: package.module.Class or package.module.*"
+    )
+    trust_code: bool = Field(
+        False, description="Run whatever the file contains. Only for files you made yourself."
+    )
 
     @property
     def factory(self) -> str | None:
@@ -67,7 +82,8 @@ class Model(Frozen):
 
 
 class Tolerance(Frozen):
-    """How far an artifact may be from the module it came from. `max_error` is relative to the largest reference output."""
+    """How far an artifact may be from the module it came from. `max_error` is relative
+    to the largest reference output."""
 
     max_error: Annotated[float, Field(gt=0)]
     min_cosine: Annotated[float, Field(gt=0, le=1)]
@@ -83,11 +99,14 @@ class Parity(Frozen):
 
 
 class Bench(Frozen):
-    """How latency is measured: blocks of calls, interleaved over all artifacts, each in a process of its own."""
+    """How latency is measured: blocks of calls, interleaved over all artifacts, each in
+    a process of its own."""
 
     threads: Positive = 1
     batch: tuple[Positive, ...] = (1,)
-    budget_s: Annotated[float, Field(gt=0)] = Field(10.0, description="Seconds of sampling for each batch size, at most.")
+    budget_s: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="Seconds of sampling for each batch size, at most."
+    )
     enabled: bool = True
 
 
@@ -96,19 +115,26 @@ class Recipe(Frozen):
 
     version: Literal[1] = 1
     model: Model
-    input: tuple[str, ...] = Field((), description="[name=]dims[:dtype], in positional order; a word is a dynamic dimension.")
+    input: tuple[str, ...] = Field(
+        (), description="[name=]dims[:dtype], in positional order; a word is a dynamic dimension."
+    )
     data: str | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     nproc: Positive = 1
-    max_drop: Annotated[float, Field(ge=0)] | None = Field(None, description="Accuracy points that may be lost.")
+    max_drop: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="Accuracy points that may be lost."
+    )
     passes: Annotated[tuple[AnyPass, ...], Field(min_length=1)]
     parity: Parity = Parity()
     bench: Bench = Bench()
 
     def to_yaml(self) -> str:
-        """The recipe as a file that gives this recipe again; defaults are written out, so that later defaults change nothing."""
-        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+        """The recipe as a file that gives this recipe again; defaults are written out,
+        so that later defaults change nothing."""
+        return yaml.safe_dump(
+            self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True
+        )
 
 
 _HINT = "`mlopt schema` prints what a recipe may hold; recipes/ has some to start from"
@@ -120,5 +146,6 @@ def parse(text: str, where: str = "recipe") -> Recipe:
 
 
 def load(path: Path) -> Recipe:
-    """A recipe from a file of at most 256 kB. Raises `RecipeError`, or `UsageError` when it cannot be read."""
+    """A recipe from a file of at most 256 kB. Raises `RecipeError`, or `UsageError`
+    when it cannot be read."""
     return typed_yaml.load(Recipe, path, "recipe", _HINT)

@@ -1,4 +1,5 @@
-"""YAML into frozen pydantic models: the recipe, the gate's policy. Unknown and double keys, aliases and bad values are refused with their line."""
+"""YAML into frozen pydantic models: the recipe, the gate's policy. Unknown and double
+keys, aliases and bad values are refused with their line."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class Frozen(BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses aliases and duplicate keys, and remembers the line of every value."""
+    """SafeLoader that refuses aliases and duplicate keys, and remembers the line of
+    every value."""
 
 
 def _fail(mark: Any, what: str, where: str, hint: str) -> RecipeError:
@@ -30,7 +32,9 @@ def _fail(mark: Any, what: str, where: str, hint: str) -> RecipeError:
     return RecipeError(f"{line}: {what}", hint)
 
 
-def _lines(node: yaml.Node, where: str, hint: str, at: tuple[Any, ...], out: dict[tuple[Any, ...], int]) -> None:
+def _lines(
+    node: yaml.Node, where: str, hint: str, at: tuple[Any, ...], out: dict[tuple[Any, ...], int]
+) -> None:
     out[at] = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         seen = set()
@@ -50,7 +54,9 @@ def _plain(text: str, where: str, noun: str, hint: str) -> tuple[Any, dict[tuple
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise _fail(event.start_mark, f"YAML anchors and aliases are not allowed in a {noun}", where, hint)
+                raise _fail(
+                    event.start_mark, f"YAML anchors and aliases are not allowed in a {noun}", where, hint
+                )
         node = yaml.compose(text, Loader=_Loader)
         if node is None:
             raise RecipeError(f"{where}: the {noun} is empty", hint)
@@ -58,7 +64,9 @@ def _plain(text: str, where: str, noun: str, hint: str) -> tuple[Any, dict[tuple
         _lines(node, where, hint, (), lines)
         return yaml.load(text, Loader=_Loader), lines  # noqa: S506 - _Loader is a SafeLoader
     except yaml.YAMLError as error:
-        raise _fail(getattr(error, "problem_mark", None), str(getattr(error, "problem", error)), where, hint) from error
+        raise _fail(
+            getattr(error, "problem_mark", None), str(getattr(error, "problem", error)), where, hint
+        ) from error
     except RecursionError as error:
         raise RecipeError(f"{where}: nested too deeply") from error
 
@@ -67,7 +75,10 @@ def parse(model: type[M], text: str, where: str, noun: str, hint: str) -> M:
     """One of our models from YAML. Raises `RecipeError` naming the line."""
     data, lines = _plain(text, where, noun, hint)
     if not isinstance(data, dict):
-        raise RecipeError(f"{where}:1: a {noun} is a mapping with the keys {', '.join(list(model.model_fields)[1:4])}, ...", hint)
+        raise RecipeError(
+            f"{where}:1: a {noun} is a mapping with the keys {', '.join(list(model.model_fields)[1:4])}, ...",
+            hint,
+        )
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -80,7 +91,8 @@ def parse(model: type[M], text: str, where: str, noun: str, hint: str) -> M:
 
 
 def load(model: type[M], path: Path, noun: str, hint: str) -> M:
-    """The same from a file of at most 256 kB. Raises `RecipeError`, or `UsageError` when it cannot be read."""
+    """The same from a file of at most 256 kB. Raises `RecipeError`, or `UsageError`
+    when it cannot be read."""
     try:
         if os.stat(path).st_size > MAX_BYTES:
             raise RecipeError(f"{path} is larger than {MAX_BYTES // 1024} kB: that is no {noun}")

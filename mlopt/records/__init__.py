@@ -1,1 +1,2 @@
-"""What happened, as typed records: runs, verdicts, measurements, machines. JSON at the edge only."""
+"""What happened, as typed records: runs, verdicts, measurements, machines. JSON at the
+edge only."""

@@ -41,7 +41,9 @@ class Ratio:
 
     def inverse(self) -> Ratio:
         """The same the other way round: from the ratio of times to the speed-up."""
-        return Ratio(1 / self.estimate, 1 / self.high, 1 / self.low if self.low else float("inf"), self.confidence)
+        return Ratio(
+            1 / self.estimate, 1 / self.high, 1 / self.low if self.low else float("inf"), self.confidence
+        )
 
     def compared_with(self, name: str) -> Speedup:
         """The same as a speed-up against a named artifact."""
@@ -222,7 +224,9 @@ def merge(results: list[tuple[str, BenchFile]]) -> list[MachineGroup]:
         rows = tuple(RowOfFile(**vars(row), file=file) for row in data.bench)
         for at, group in enumerate(groups):
             if group.environment.comparable(data.environment):
-                groups[at] = MachineGroup(group.machine, group.environment, (*group.files, file), (*group.bench, *rows))
+                groups[at] = MachineGroup(
+                    group.machine, group.environment, (*group.files, file), (*group.bench, *rows)
+                )
                 break
         else:
             groups.append(MachineGroup(str(data.environment), data.environment, (file,), rows))

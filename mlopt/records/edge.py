@@ -1,4 +1,5 @@
-"""The edge: typed records to JSON and back. The only place where a record is a dictionary."""
+"""The edge: typed records to JSON and back. The only place where a record is a
+dictionary."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from mlopt.system.files import explain_os_error, write_atomic
 
 T = TypeVar("T")
 Json = dict[str, JsonValue]
-"""A JSON object whose keys are not ours to name: a pass's configuration and figures, a recipe, a policy."""
+"""A JSON object whose keys are not ours to name: a pass's configuration and figures, a
+recipe, a policy."""
 
 UpperBound = Annotated[
     float,
@@ -23,7 +25,8 @@ UpperBound = Annotated[
     PlainSerializer(lambda value: None if math.isinf(value) else value),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]}),
 ]
-"""The upper end of an interval: infinite where nothing is known, and `null` in JSON, which has no infinity."""
+"""The upper end of an interval: infinite where nothing is known, and `null` in JSON,
+which has no infinity."""
 
 MAX_BYTES = 256 * 2**20
 """The largest record that is read: far above that of any run."""
@@ -33,19 +36,24 @@ _ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    """Building one takes milliseconds: each type has one, made when it is first needed."""
+    """Building one takes milliseconds: each type has one, made when it is first
+    needed."""
     if kind not in _ADAPTERS:
         _ADAPTERS[kind] = TypeAdapter(kind)
     return _ADAPTERS[kind]
 
 
 def to_json(record: object) -> Json:
-    """A record as plain JSON values; numbers that JSON does not have (NaN, infinities) become `null`."""
-    return cast(Json, plain(_adapter(type(record)).dump_python(record, mode="json", by_alias=True, warnings="none")))
+    """A record as plain JSON values; numbers that JSON does not have (NaN, infinities)
+    become `null`."""
+    return cast(
+        Json, plain(_adapter(type(record)).dump_python(record, mode="json", by_alias=True, warnings="none"))
+    )
 
 
 def plain(value: Any) -> Any:
-    """Containers as JSON has them: mappings, lists, and no number that is not finite."""
+    """Containers as JSON has them: mappings, lists, and no number that is not
+    finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -56,7 +64,8 @@ def plain(value: Any) -> Any:
 
 
 def from_json(kind: type[T], data: object, where: str, what: str, hint: str) -> T:
-    """A record from plain JSON values; keys that it does not know are left out. Raises `UsageError` naming the first wrong key.
+    """A record from plain JSON values; keys that it does not know are left out. Raises
+    `UsageError` naming the first wrong key.
 
     `what`: what `where` should be, in words (`a record of a run`).
     """
@@ -79,7 +88,8 @@ def text_of(data: object) -> str:
 
 
 def write_json(path: Path, data: object) -> None:
-    """Replace a JSON file, atomically. Raises `UsageError` when the place cannot be written."""
+    """Replace a JSON file, atomically. Raises `UsageError` when the place cannot be
+    written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text_of(data).encode())
@@ -88,7 +98,8 @@ def write_json(path: Path, data: object) -> None:
 
 
 def read_json(path: Path, what: str, hint: str) -> Json:
-    """A JSON object from a file. Raises `UsageError` when it cannot be read, or is something else."""
+    """A JSON object from a file. Raises `UsageError` when it cannot be read, or is
+    something else."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"{path} is larger than {MAX_BYTES >> 20} MiB: that is not {what}", hint)
@@ -103,7 +114,8 @@ def read_json(path: Path, what: str, hint: str) -> Json:
 
 
 def check_version(data: Json, newest: int, where: str, what: str, hint: str) -> None:
-    """Raises `UsageError` when a record does not say which schema it follows, or follows one that is newer than we know."""
+    """Raises `UsageError` when a record does not say which schema it follows, or
+    follows one that is newer than we know."""
     version = data.get("schema_version")
     if not isinstance(version, int) or isinstance(version, bool):
         raise UsageError(f"{where} is not {what}: it has no schema_version", hint)

@@ -43,7 +43,9 @@ class GateRow:
     @property
     def title(self) -> str:
         """`latency of model.onnx at batch 1`."""
-        return f"{self.metric} of {self.artifact}" + (f" at batch {self.batch}" if self.batch is not None else "")
+        return f"{self.metric} of {self.artifact}" + (
+            f" at batch {self.batch}" if self.batch is not None else ""
+        )
 
 
 @dataclass(frozen=True)

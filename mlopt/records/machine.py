@@ -29,7 +29,11 @@ class Machine:
 
     def __str__(self) -> str:
         """A machine in a few words."""
-        shown = ", ".join(f"{name} {self.versions[name]}" for name in ("torch", "onnxruntime", "onnxruntime-gpu") if name in self.versions)
+        shown = ", ".join(
+            f"{name} {self.versions[name]}"
+            for name in ("torch", "onnxruntime", "onnxruntime-gpu")
+            if name in self.versions
+        )
         return f"{self.cpu}, {self.cores} cores, GPU {self.gpu or 'none'}, {shown}"
 
     def differences(self, here: Machine) -> list[str]:

@@ -1,4 +1,5 @@
-"""The head of a package: what `mlopt bench --package` writes about the files beside it."""
+"""The head of a package: what `mlopt bench --package` writes about the files beside
+it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`run.json`: what happened in one run of a recipe. The report is made of it alone; scripts read it."""
+"""`run.json`: what happened in one run of a recipe. The report is made of it alone;
+scripts read it."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Failure:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the model came from: its kind in words, and the SHA-256 of what was given."""
+    """Where the model came from: its kind in words, and the SHA-256 of what was
+    given."""
 
     sha256: str | None = None
     kind: str | None = None
@@ -48,7 +50,8 @@ class Amount:
 
 @dataclass(frozen=True)
 class Compression:
-    """How much smaller the module became: parameters, multiply-accumulates for one sample, bytes of its weights, prunable channels."""
+    """How much smaller the module became: parameters, multiply-accumulates for one
+    sample, bytes of its weights, prunable channels."""
 
     params: Amount = Amount()
     macs: Amount = Amount()
@@ -58,7 +61,8 @@ class Compression:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The task's metric in percent: of the dense module, and after each pass. `samples`: on how many."""
+    """The task's metric in percent: of the dense module, and after each pass.
+    `samples`: on how many."""
 
     metric: str
     baseline: float
@@ -68,9 +72,11 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Parity:
-    """The outputs of an artifact against those of the module it was made from, and its metric in percent.
+    """The outputs of an artifact against those of the module it was made from, and its
+    metric in percent.
 
-    Errors are absolute over all outputs; `max_error` is relative to the largest reference output; `agreement`: share of equal decisions.
+    Errors are absolute over all outputs; `max_error` is relative to the largest
+    reference output; `agreement`: share of equal decisions.
     """
 
     max_abs_error: float | None = None
@@ -85,8 +91,9 @@ class Parity:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something a pass found, in a sentence of its own. `kind`: `note`, `warning` (less than was hoped for) or `slow` (smaller, not faster);
-    `subject`: what it is about (a layer, a file, the pass)."""
+    """Something a pass found, in a sentence of its own. `kind`: `note`, `warning` (less
+    than was hoped for) or `slow` (smaller, not faster); `subject`: what it is about (a
+    layer, a file, the pass)."""
 
     kind: Literal["note", "warning", "slow"]
     subject: str
@@ -95,10 +102,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class PassEntry:
-    """One pass. `role`: whether it changes the module or writes a file from it; `trains`: whether it keeps the shapes that it was given;
-    `makes_dense`: whether its result is what later passes are compared with.
+    """One pass. `role`: whether it changes the module or writes a file from it;
+    `trains`: whether it keeps the shapes that it was given; `makes_dense`: whether its
+    result is what later passes are compared with.
 
-    `metrics`: figures of the pass, under names of its own. `made`: what `bench` calls its result.
+    `metrics`: figures of the pass, under names of its own. `made`: what `bench` calls
+    its result.
     """
 
     name: str
@@ -120,7 +129,8 @@ class PassEntry:
 
 @dataclass(frozen=True)
 class ArtifactEntry:
-    """One exported file. `path` is relative to the run directory; `bytes` counts the data files beside it."""
+    """One exported file. `path` is relative to the run directory; `bytes` counts the
+    data files beside it."""
 
     name: str
     format: str
@@ -145,7 +155,8 @@ class Seconds:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """A whole run. `input`: the signature of the model. `bench_key`: what the rows of `bench` depend on."""
+    """A whole run. `input`: the signature of the model. `bench_key`: what the rows of
+    `bench` depend on."""
 
     schema_version: int = SCHEMA_VERSION
     status: RunStatus = "interrupted"
@@ -180,5 +191,6 @@ def read(path: Path) -> RunRecord:
 
 
 def write(directory: Path, record: RunRecord) -> None:
-    """Replace `run.json`, atomically. Raises `UsageError` when the place cannot be written."""
+    """Replace `run.json`, atomically. Raises `UsageError` when the place cannot be
+    written."""
     write_json(directory / FILE, to_json(record))

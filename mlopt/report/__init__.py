@@ -1,1 +1,2 @@
-"""The report: one document model from `run.json`, rendered as HTML and Markdown. Imports no torch."""
+"""The report: one document model from `run.json`, rendered as HTML and Markdown.
+Imports no torch."""

@@ -1,4 +1,5 @@
-"""What reports are made of: a title, headlines, and blocks that every renderer knows how to show."""
+"""What reports are made of: a title, headlines, and blocks that every renderer knows
+how to show."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Bars:
-    """Bars that start at zero; the first is what the others are compared with. `better` says which way is good, in words."""
+    """Bars that start at zero; the first is what the others are compared with. `better`
+    says which way is good, in words."""
 
     title: str
     better: str
@@ -27,7 +29,8 @@ class Bars:
 
 @dataclass(frozen=True)
 class Judged:
-    """A ratio with its interval against its limit: all are differences from 1, in shares. `low` and `high` may be infinite."""
+    """A ratio with its interval against its limit: all are differences from 1, in
+    shares. `low` and `high` may be infinite."""
 
     label: str
     value: float
@@ -49,7 +52,8 @@ class Ratios:
 
 @dataclass(frozen=True)
 class Shape:
-    """One distribution: counts in equal bins from `low_s` to `high_s`, and how many lie beyond."""
+    """One distribution: counts in equal bins from `low_s` to `high_s`, and how many lie
+    beyond."""
 
     label: str
     low_s: float
@@ -88,7 +92,8 @@ class Waterfall:
 
 @dataclass(frozen=True)
 class Line:
-    """A level over a sequence (commits), with an interval at each point. `marks`: places where it changed, with a word about each."""
+    """A level over a sequence (commits), with an interval at each point. `marks`:
+    places where it changed, with a word about each."""
 
     title: str
     better: str
@@ -104,7 +109,8 @@ Drawing = Bars | Ratios | Distributions | Waterfall | Line
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a heading. All columns but the first `left` and the last `words` are figures, and stand to the right."""
+    """Rows under a heading. All columns but the first `left` and the last `words` are
+    figures, and stand to the right."""
 
     heading: str
     columns: tuple[str, ...]
@@ -155,7 +161,8 @@ Block = Table | Properties | Lines | Drawings | Code
 
 @dataclass(frozen=True)
 class Document:
-    """Everything a renderer needs. `good`: whether the status is. Blocks without content are left out by `of`."""
+    """Everything a renderer needs. `good`: whether the status is. Blocks without
+    content are left out by `of`."""
 
     title: str
     status: str
@@ -170,15 +177,27 @@ class Document:
 
     def lines(self, heading: str) -> tuple[str, ...]:
         """The sentences under a heading; empty when there are none."""
-        return next((block.lines for block in self.blocks if isinstance(block, Lines) and block.heading == heading), ())
+        return next(
+            (block.lines for block in self.blocks if isinstance(block, Lines) and block.heading == heading),
+            (),
+        )
 
     def properties(self, heading: str) -> dict[str, str]:
         """The properties under a heading."""
-        return next((dict(block.rows) for block in self.blocks if isinstance(block, Properties) and block.heading == heading), {})
+        return next(
+            (
+                dict(block.rows)
+                for block in self.blocks
+                if isinstance(block, Properties) and block.heading == heading
+            ),
+            {},
+        )
 
     def table(self, heading: str) -> Table | None:
         """The table under a heading."""
-        return next((block for block in self.blocks if isinstance(block, Table) and block.heading == heading), None)
+        return next(
+            (block for block in self.blocks if isinstance(block, Table) and block.heading == heading), None
+        )
 
 
 def _holds(block: Block) -> bool:

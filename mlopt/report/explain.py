@@ -20,8 +20,17 @@ def why_from_operators(row: BenchRow, precision: str | None) -> list[str]:
         return []
     name, out = row.artifact, []
     for kinds, sentence in (
-        (CONVERSIONS, "converting between precisions ({names}): islands that were not fused into one integer kernel"),
-        (LAYOUT, "changing the layout of tensors ({names}): widths that are no multiple of the vector length, or operators without a kernel for it"),
+        (
+            CONVERSIONS,
+            "converting between precisions ({names}): islands that were not fused into one integer kernel",
+        ),
+        (
+            LAYOUT,
+            (
+                "changing the layout of tensors ({names}): widths that are no multiple of the vector length,"
+                " or operators without a kernel for it"
+            ),
+        ),
     ):
         found = [op for op in operators if op.kind in kinds]
         share = sum(op.seconds for op in found) / total
@@ -34,7 +43,10 @@ def why_from_operators(row: BenchRow, precision: str | None) -> list[str]:
         share = sum(op.seconds for op in elsewhere) / total
         names = ", ".join(op.name for op in elsewhere[:3])
         count, place = len(elsewhere), elsewhere[0].provider
-        out.append(f"{name}: {count} operators run on {place} instead of {wanted} ({names}; {share:.0%} of the time).")
+        out.append(
+            f"{name}: {count} operators run on {place} instead of {wanted} ({names}; {share:.0%} of the"
+            " time)."
+        )
     if precision in ("int8", "fp16", "bf16") and row.precision is not None and row.precision != precision:
         out.append(f"{name} was made for {precision}, and most of its time is spent in {row.precision}.")
     return out

@@ -28,7 +28,9 @@ def junit(record: GateRecord) -> str:
     if record.reason is not None:
         cases.append(("gate", record.verdict, record.reason, 0.0))
     for name, verdict, sentence, seconds in cases:
-        case = ElementTree.SubElement(suite, "testcase", classname="mlopt.gate", name=_text(name), time=f"{seconds:.3f}")
+        case = ElementTree.SubElement(
+            suite, "testcase", classname="mlopt.gate", name=_text(name), time=f"{seconds:.3f}"
+        )
         counts["tests"] += 1
         if verdict in ("FAIL", "ANOMALOUS", "INVALID"):
             counts["failures"] += 1
@@ -74,7 +76,10 @@ def github(record: GateRecord, summary: str) -> str:
             with Path(file).open("a", encoding="utf-8") as out:
                 out.write(summary + "\n")
         except OSError as error:
-            raise UsageError(f"GITHUB_STEP_SUMMARY ({file}) cannot be written: {error.strerror}", "unset it to have annotations only") from error
+            raise UsageError(
+                f"GITHUB_STEP_SUMMARY ({file}) cannot be written: {error.strerror}",
+                "unset it to have annotations only",
+            ) from error
     return github_annotations(record)
 
 

@@ -10,7 +10,12 @@ from mlopt.report.run_charts import bars, waterfall
 from mlopt.report.run_tables import artifact_table, environment_rows, gains_table, operators_table
 from mlopt.report.run_words import headlines, why_not_faster
 
-WHY, NOT_MEASURED, ARTIFACTS, ENVIRONMENT = "Why not smaller or faster", "Not measured", "Artifacts", "Environment"
+WHY, NOT_MEASURED, ARTIFACTS, ENVIRONMENT = (
+    "Why not smaller or faster",
+    "Not measured",
+    "Artifacts",
+    "Environment",
+)
 """Headings by which others find a block."""
 
 
@@ -31,7 +36,9 @@ def run_document(record: RunRecord) -> Document:
         Properties(ENVIRONMENT, tuple(environment_rows(record))),
         Code("Recipe", "recipe.yaml", yaml.safe_dump(record.recipe, sort_keys=False)),
     ]
-    return Document.of(f"mlopt: {model_of(record)}", record.status, record.status == "ok", headlines(record), blocks)
+    return Document.of(
+        f"mlopt: {model_of(record)}", record.status, record.status == "ok", headlines(record), blocks
+    )
 
 
 def model_of(record: RunRecord) -> str:

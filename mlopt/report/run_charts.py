@@ -9,7 +9,8 @@ from mlopt.report.words import duration, ratio, size
 
 
 def bars(record: RunRecord) -> list[Bars]:
-    """Size, latency and accuracy, each over what was made; a chart of one bar is none."""
+    """Size, latency and accuracy, each over what was made; a chart of one bar is
+    none."""
     charts = []
     points = _sizes(record)
     if len(points) > 1:
@@ -21,7 +22,9 @@ def bars(record: RunRecord) -> list[Bars]:
     if accuracy is not None and accuracy.after:
         steps = [Point("dense", accuracy.baseline, f"{accuracy.baseline:.2f}%")]
         steps += [Point(name, max(value, 0.0), f"{value:.2f}%") for name, value in accuracy.after.items()]
-        charts.append(Bars(f"{accuracy.metric.capitalize()} after each pass", "longer is better", tuple(steps)))
+        charts.append(
+            Bars(f"{accuracy.metric.capitalize()} after each pass", "longer is better", tuple(steps))
+        )
     return charts
 
 
@@ -46,7 +49,8 @@ def _times(record: RunRecord) -> list[Point]:
 
 
 def waterfall(record: RunRecord) -> list[Waterfall]:
-    """From the dense module to the fastest artifact: what each step took off the time."""
+    """From the dense module to the fastest artifact: what each step took off the
+    time."""
     best = fastest(record)
     if best is None or best.speedup is None or best.speedup.low <= 1:
         return []

@@ -13,16 +13,26 @@ Row = tuple[str, ...]
 
 
 def artifact_table(record: RunRecord) -> tuple[Row, tuple[Row, ...]]:
-    """(columns, rows): size, latency, speed-up, accuracy, and how far each artifact is from its module."""
+    """(columns, rows): size, latency, speed-up, accuracy, and how far each artifact is
+    from its module."""
     metric = record.accuracy.metric if record.accuracy else None
     batch = first_batch(record)
-    columns = ("artifact", "size", f"p50, batch {batch}", "p90", "speed-up", *([f"{metric} %"] if metric else []), "error")
+    columns = (
+        "artifact",
+        "size",
+        f"p50, batch {batch}",
+        "p90",
+        "speed-up",
+        *([f"{metric} %"] if metric else []),
+        "error",
+    )
     rows = [_artifact_row(record, name, count, parity, batch) for name, count, parity in _artifacts(record)]
     return columns, tuple(rows)
 
 
 def _artifacts(record: RunRecord) -> list[tuple[str, float | None, Parity | None]]:
-    """(name, bytes, parity) of everything that was made or measured, the dense module first."""
+    """(name, bytes, parity) of everything that was made or measured, the dense module
+    first."""
     weights = record.compression.bytes
     measured = dict.fromkeys(row.artifact for row in record.bench)
     out: list[tuple[str, float | None, Parity | None]] = []
@@ -34,7 +44,9 @@ def _artifacts(record: RunRecord) -> list[tuple[str, float | None, Parity | None
     return out + [(name, None, None) for name in measured if name not in {entry[0] for entry in out}]
 
 
-def _artifact_row(record: RunRecord, name: str, count: float | None, parity: Parity | None, batch: int) -> Row:
+def _artifact_row(
+    record: RunRecord, name: str, count: float | None, parity: Parity | None, batch: int
+) -> Row:
     bench, accuracy = row_of(record, name, batch), accuracy_of(record, name)
     return (
         name,
@@ -78,7 +90,12 @@ def gains_table(record: RunRecord) -> Table:
                 f"{now - since:+.2f}" if now is not None and since is not None else "-",
             )
         )
-    return Table("What each pass gave", ("pass", "made from", "size", "faster by", "accuracy, points"), tuple(rows), left=2)
+    return Table(
+        "What each pass gave",
+        ("pass", "made from", "size", "faster by", "accuracy, points"),
+        tuple(rows),
+        left=2,
+    )
 
 
 def operators_table(record: RunRecord) -> Table:
@@ -92,7 +109,9 @@ def operators_table(record: RunRecord) -> Table:
             kind = operator.kind if operator.kind != operator.name else ""
             about = ", ".join(part for part in (kind, operator.precision, operator.provider) if part)
             share = f"{operator.seconds / total:.0%}"
-            rows.append((row.artifact if row else "", operator.name, about, duration(operator.seconds), share))
+            rows.append(
+                (row.artifact if row else "", operator.name, about, duration(operator.seconds), share)
+            )
     columns = ("artifact", "operator", "kind", "time a call", "of the shown")
     return Table("Slowest operators, before and after", columns, tuple(rows), left=3)
 
@@ -100,7 +119,9 @@ def operators_table(record: RunRecord) -> Table:
 def environment_rows(record: RunRecord) -> list[tuple[str, str]]:
     """Where and how it was made and measured."""
     machine, seconds, load = record.environment, record.seconds, record.environment.load_at_start
-    signature = "; ".join(f"{spec.name}={','.join(map(str, spec.dims))} {spec.dtype}" for spec in record.input)
+    signature = "; ".join(
+        f"{spec.name}={','.join(map(str, spec.dims))} {spec.dtype}" for spec in record.input
+    )
     rows = [
         ("CPU", f"{machine.cpu}, {machine.cores} cores{', virtual' if machine.virtual else ''}"),
         ("Instruction sets", " ".join(machine.isa) or "unknown"),
@@ -129,5 +150,9 @@ def _what_remains(record: RunRecord) -> str:
     """Every budget as it was realised."""
     names = {"macs": "MACs", "params": "parameters"}
     counts: dict[str, Amount] = vars(record.compression)
-    order = [key for key in ("macs", "params", "bytes", "channels") if counts[key].before and counts[key].after]
-    return ", ".join(f"{counts[key].after / counts[key].before:.1%} of the {names.get(key, key)}" for key in order)  # type: ignore[operator]
+    order = [
+        key for key in ("macs", "params", "bytes", "channels") if counts[key].before and counts[key].after
+    ]
+    return ", ".join(
+        f"{counts[key].after / counts[key].before:.1%} of the {names.get(key, key)}" for key in order
+    )  # type: ignore[operator]

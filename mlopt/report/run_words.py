@@ -47,13 +47,20 @@ def headlines(record: RunRecord) -> list[str]:
     best = fastest(record)
     if best is not None and best.speedup is not None:
         word = "Faster" if best.speedup.low > 1 else "Not faster"
-        lines.append(f"{word}: {best.artifact} runs {ratio(best.speedup)} as fast as {best.speedup.against}, at batch {best.batch}.")
+        lines.append(
+            f"{word}: {best.artifact} runs {ratio(best.speedup)} as fast as {best.speedup.against}, at batch"
+            f" {best.batch}."
+        )
     return [*lines, *_cost(record), *record.notes]
 
 
 def _failures(record: RunRecord) -> list[str]:
     words = {"failed": "FAILED", "declined": "DECLINED"}
-    lines = [f"{words[entry.status]}: {entry.name}: {entry.reason}" for entry in record.passes if entry.status in words]
+    lines = [
+        f"{words[entry.status]}: {entry.name}: {entry.reason}"
+        for entry in record.passes
+        if entry.status in words
+    ]
     if isinstance(record.error, Failure):
         message = record.error.message
         return lines if any(message in line for line in lines) else [*lines, f"FAILED: {message}"]
@@ -83,7 +90,9 @@ def _cost(record: RunRecord) -> list[str]:
     change = f"{lost:.2f} points at most" if lost > 0 else "nothing"
     metric = "R squared" if accuracy.metric == "r2" else accuracy.metric
     count = "?" if accuracy.samples is None else accuracy.samples
-    return [f"Cost: {change} of {metric} (dense {accuracy.baseline:.2f}%, lowest {lowest:.2f}%, {count} samples)."]
+    return [
+        f"Cost: {change} of {metric} (dense {accuracy.baseline:.2f}%, lowest {lowest:.2f}%, {count} samples)."
+    ]
 
 
 def why_not_faster(record: RunRecord) -> list[str]:
@@ -91,10 +100,18 @@ def why_not_faster(record: RunRecord) -> list[str]:
     lines = []
     for row in record.bench:
         if row.speedup is not None and row.speedup.high < SMALLER_NOT_FASTER:
-            what = f"{row.artifact} is not faster than the eager dense model at batch {row.batch} ({ratio(row.speedup)})"
+            what = (
+                f"{row.artifact} is not faster than the eager dense model at batch {row.batch}"
+                f" ({ratio(row.speedup)})"
+            )
             lines.append(f"{what}: {_reason(record, row)}.")
     for kind in ("warning", "note"):
-        lines += [f"{entry.name}: {found.sentence}" for entry in record.passes for found in entry.findings if found.kind == kind]
+        lines += [
+            f"{entry.name}: {found.sentence}"
+            for entry in record.passes
+            for found in entry.findings
+            if found.kind == kind
+        ]
     precisions = {artifact.name: artifact.precision for artifact in record.artifacts}
     for row in record.bench:
         lines += why_from_operators(row, precisions.get(row.artifact))
@@ -102,7 +119,8 @@ def why_not_faster(record: RunRecord) -> list[str]:
 
 
 def _reason(record: RunRecord, row: BenchRow) -> str:
-    """Why an artifact is slow: what its pass said, else the likeliest of what a time alone can tell."""
+    """Why an artifact is slow: what its pass said, else the likeliest of what a time
+    alone can tell."""
     for entry in record.passes:
         for found in entry.findings:
             if found.kind == "slow" and found.subject == row.artifact:

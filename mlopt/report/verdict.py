@@ -5,7 +5,19 @@ from __future__ import annotations
 import yaml
 
 from mlopt.records.gate import Comparison, GateRecord
-from mlopt.report.blocks import Block, Code, Distributions, Document, Drawings, Judged, Lines, Properties, Ratios, Shape, Table
+from mlopt.report.blocks import (
+    Block,
+    Code,
+    Distributions,
+    Document,
+    Drawings,
+    Judged,
+    Lines,
+    Properties,
+    Ratios,
+    Shape,
+    Table,
+)
 from mlopt.report.verdict_words import columns, headline, percent, table_row
 from mlopt.report.words import duration, size
 
@@ -45,15 +57,30 @@ def _ratios(record: GateRecord) -> list[Ratios]:
         for row in record.rows
         if row.ratio is not None
     ]
-    return [Ratios("Change against the tolerance", "dashed: the tolerance; the shaded side is too far", tuple(rows))] if rows else []
+    return (
+        [
+            Ratios(
+                "Change against the tolerance",
+                "dashed: the tolerance; the shaded side is too far",
+                tuple(rows),
+            )
+        ]
+        if rows
+        else []
+    )
 
 
 def _distributions(record: GateRecord) -> list[Distributions]:
     out = []
     for found in record.comparisons:
         labels = (f"baseline {found.against}", f"candidate {found.artifact}")
-        shapes = tuple(Shape(label, h.low_s, h.high_s, h.counts, h.beyond) for label, h in zip(labels, found.histograms, strict=True))
-        out.append(Distributions(f"Calls, {found.artifact}, batch {found.batch}", "further left is faster", shapes))
+        shapes = tuple(
+            Shape(label, h.low_s, h.high_s, h.counts, h.beyond)
+            for label, h in zip(labels, found.histograms, strict=True)
+        )
+        out.append(
+            Distributions(f"Calls, {found.artifact}, batch {found.batch}", "further left is faster", shapes)
+        )
     return out
 
 
@@ -62,8 +89,20 @@ def _measured(record: GateRecord) -> Table:
     rows = []
     for found in record.comparisons:
         for row in found.bench:
-            times = [duration(seconds) for seconds in (row.p10_s, row.p50_s, row.p90_s, row.p99_s, row.p999_s, row.load_s)]
-            rows.append((row.artifact, str(row.batch), *times, size(row.peak_rss_bytes), str(row.samples), str(row.epochs)))
+            times = [
+                duration(seconds)
+                for seconds in (row.p10_s, row.p50_s, row.p90_s, row.p99_s, row.p999_s, row.load_s)
+            ]
+            rows.append(
+                (
+                    row.artifact,
+                    str(row.batch),
+                    *times,
+                    size(row.peak_rss_bytes),
+                    str(row.samples),
+                    str(row.epochs),
+                )
+            )
     heads = ("artifact", "batch", "p10", "p50", "p90", "p99", "p99.9", "load", "memory", "calls", "processes")
     return Table("Measured", heads, tuple(rows))
 
@@ -80,16 +119,24 @@ def _doubts_of(found: Comparison) -> list[str]:
     out, name = [], found.artifact
     busy, stolen = found.load.busy or 0.0, found.load.stolen or 0.0
     if abs(found.drift) > DRIFT:
-        out.append(f"{name}: the baseline's own time drifted by {found.drift:+.1%} between first and last processes; both sides saw it.")
+        out.append(
+            f"{name}: the baseline's own time drifted by {found.drift:+.1%} between first and last processes;"
+            " both sides saw it."
+        )
     if busy > BUSY_SESSION:
-        out.append(f"{name}: the cores were {busy:.0%} busy, more than the gate itself needs; the verdict allows for it and takes longer.")
+        out.append(
+            f"{name}: the cores were {busy:.0%} busy, more than the gate itself needs; the verdict allows for"
+            " it and takes longer."
+        )
     if stolen > STOLEN:
         out.append(f"{name}: the hypervisor took {stolen:.1%} of the time.")
     if not all(row.settled for row in found.bench):
         out.append(f"{name}: the times had not settled when the warm-up ended.")
     if found.bench and found.bench[0].p50_s < SMALLEST_S:
         call = duration(found.bench[0].p50_s)
-        out.append(f"{name}: a call takes {call}; at this length the cost of calling is part of what is compared.")
+        out.append(
+            f"{name}: a call takes {call}; at this length the cost of calling is part of what is compared."
+        )
     return out
 
 

@@ -79,7 +79,11 @@ def table_row(row: GateRow) -> tuple[str, ...]:
 
 def row_sentence(row: GateRow) -> str:
     """One row in one sentence."""
-    sentence = f"{row.title}: {change(row)}, allowed {limit(row)}" if row.ratio else f"{row.title}: allowed {limit(row)}"
+    sentence = (
+        f"{row.title}: {change(row)}, allowed {limit(row)}"
+        if row.ratio
+        else f"{row.title}: allowed {limit(row)}"
+    )
     return f"{sentence}; {row.note}" if row.note else sentence
 
 

@@ -22,7 +22,11 @@ def duration(seconds: float | None) -> str:
         return "-"
     for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "µs")):
         if seconds * factor >= 1:
-            return f"{seconds * factor:.3g} {unit}" if seconds * factor < 1000 else f"{seconds * factor:.0f} {unit}"
+            return (
+                f"{seconds * factor:.3g} {unit}"
+                if seconds * factor < 1000
+                else f"{seconds * factor:.0f} {unit}"
+            )
     return f"{seconds * 1e9:.0f} ns"
 
 
@@ -43,7 +47,19 @@ def ratio(found: Ratio | None) -> str:
 
 def bench_columns() -> tuple[str, ...]:
     """Headings of `mlopt bench`."""
-    return ("artifact", "runtime", "batch", "p50", "p90", "p99", "p99.9", "per second", "cold start", "peak memory", "faster than the first")
+    return (
+        "artifact",
+        "runtime",
+        "batch",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "per second",
+        "cold start",
+        "peak memory",
+        "faster than the first",
+    )
 
 
 def bench_row(row: BenchRow) -> tuple[str, ...]:

@@ -1,4 +1,5 @@
-"""Renders documents. Strings from models are escaped: a tensor may be called `<script>`."""
+"""Renders documents. Strings from models are escaped: a tensor may be called
+`<script>`."""
 
 from __future__ import annotations
 
@@ -21,11 +22,14 @@ BAD = ("FAILED", "DECLINED", "INTERRUPTED", "FAIL", "INVALID", "ANOMALOUS", "INC
 
 
 def html(document: Document, data: Json, data_id: str) -> str:
-    """One self-contained page, with the data that it was made of in a `<script type="application/json">`."""
+    """One self-contained page, with the data that it was made of in a `<script
+    type="application/json">`."""
     from jinja2 import Environment, PackageLoader
     from markupsafe import Markup
 
-    environment = Environment(loader=PackageLoader("mlopt.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("mlopt.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     # In a <script> block only "</" could end it early.
     raw = Markup(json.dumps(data, default=str).replace("</", "<\\/").replace("<!--", "<\\!--"))  # noqa: S704
     return environment.get_template("report.html").render(
@@ -48,7 +52,8 @@ def _rows(table: Table) -> list[str]:
 
 
 def markdown(document: Document) -> str:
-    """The same as Markdown, for a pull request. Charts are left out: their figures stand in the tables."""
+    """The same as Markdown, for a pull request. Charts are left out: their figures
+    stand in the tables."""
     lines = [f"# {_cell(document.title)}", "", f"Status: **{document.status}**", ""]
     lines += [f"- {_cell(line)}" for line in document.headlines]
     for block in document.blocks:
@@ -90,4 +95,8 @@ def write_gate(directory: Path, record: GateRecord) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     write_atomic(directory / gate.FILE, text_of(data).encode())
     write_atomic(directory / "junit.xml", junit(record).encode())
-    return [directory / gate.FILE, directory / "junit.xml", *write_document(directory, verdict_document(record), data, "gate")]
+    return [
+        directory / gate.FILE,
+        directory / "junit.xml",
+        *write_document(directory, verdict_document(record), data, "gate"),
+    ]

@@ -37,16 +37,30 @@ def bench_key(artifacts: list[tuple[str, Artifact]], config: Bench, run: RunCont
 
 
 def measured_before(previous: RunRecord | None, key: str, here: Machine) -> Measured | None:
-    """What the run before this one measured, if it measured the same on a machine whose figures are comparable."""
-    if previous is None or previous.bench_key != key or not previous.bench or not previous.environment.comparable(here):
+    """What the run before this one measured, if it measured the same on a machine whose
+    figures are comparable."""
+    if (
+        previous is None
+        or previous.bench_key != key
+        or not previous.bench
+        or not previous.environment.comparable(here)
+    ):
         return None
     return Measured(previous.bench, key, previous.not_measured)
 
 
-def measure_run(artifacts: list[tuple[str, Artifact]], parents: Mapping[str, str], config: Bench, run: RunContext, say: Say) -> Measured:
-    """Measure everything that can run here; the first artifact is the baseline. A crash costs its own row only.
+def measure_run(
+    artifacts: list[tuple[str, Artifact]],
+    parents: Mapping[str, str],
+    config: Bench,
+    run: RunContext,
+    say: Say,
+) -> Measured:
+    """Measure everything that can run here; the first artifact is the baseline. A crash
+    costs its own row only.
 
-    `parents`: the name that each was made from. Raises `PassFailed` when the baseline cannot be measured.
+    `parents`: the name that each was made from. Raises `PassFailed` when the baseline
+    cannot be measured.
     """
     runnable = [(name, artifact) for name, artifact in artifacts if backend_for(artifact.format).can_run]
     threads = f"{config.threads} thread{'s' if config.threads > 1 else ''}"
@@ -61,11 +75,20 @@ def measure_run(artifacts: list[tuple[str, Artifact]], parents: Mapping[str, str
             batches.append(batch)
     if not batches:
         fixed = base.fixed_batch
-        raise PassFailed(f"nothing could be measured: the baseline's batch is fixed at {fixed}", f"measure with --batch {fixed}")
-    contenders = [Contender(name, artifact, run.trust, device_of(artifact, run.device)) for name, artifact in runnable]
+        raise PassFailed(
+            f"nothing could be measured: the baseline's batch is fixed at {fixed}",
+            f"measure with --batch {fixed}",
+        )
+    contenders = [
+        Contender(name, artifact, run.trust, device_of(artifact, run.device)) for name, artifact in runnable
+    ]
     names = [contender.name for contender in contenders]
     workloads = [workload_for(base, batch, run.data) for batch in batches]
-    above = {names.index(child): names.index(parent) for child, parent in parents.items() if child in names and parent in names}
+    above = {
+        names.index(child): names.index(parent)
+        for child, parent in parents.items()
+        if child in names and parent in names
+    }
     protocol = BenchProtocol(config.budget_s, Conditions(config.threads, run.device), seed=run.seed)
     rows, lost = measure(contenders, workloads, protocol, above)
     not_measured += [f"{names[index]}: {error.message}" for index, error in lost.items()]

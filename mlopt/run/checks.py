@@ -1,4 +1,5 @@
-"""What a run holds against every pass: the outputs of exports, the accuracy of everything, and the verdict on accuracy at the end."""
+"""What a run holds against every pass: the outputs of exports, the accuracy of
+everything, and the verdict on accuracy at the end."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ Arrays = list[NDArray[Any]]
 
 
 def in_chunks(call: Callable[[Arrays], Arrays], inputs: Arrays, chunk: int) -> Arrays:
-    """Outputs for all inputs, at most `chunk` samples a call, joined along the first dimension."""
+    """Outputs for all inputs, at most `chunk` samples a call, joined along the first
+    dimension."""
     parts = [call([array[at : at + chunk] for array in inputs]) for at in range(0, len(inputs[0]), chunk)]
     return [np.concatenate(column) if column[0].ndim else column[0] for column in zip(*parts, strict=True)]
 
@@ -40,7 +42,8 @@ def _floating(outputs: Arrays) -> Arrays:
 
 
 class Checks:
-    """The evaluation samples of a run, and what the module and its exports make of them. Each is computed once."""
+    """The evaluation samples of a run, and what the module and its exports make of
+    them. Each is computed once."""
 
     def __init__(self, run: RunContext, config: recipe.Parity) -> None:
         self._run, self._config = run, config
@@ -49,7 +52,8 @@ class Checks:
         self._reference: tuple[str, Arrays] | None = None
 
     def _fitting(self, artifact: Artifact) -> EvaluationSamples:
-        """Evaluation samples, read once, cut to whole batches where the artifact's batch is fixed."""
+        """Evaluation samples, read once, cut to whole batches where the artifact's
+        batch is fixed."""
         if self._samples is None:
             if self._part is not None:
                 self._samples = evaluation_samples(self._part)
@@ -72,15 +76,21 @@ class Checks:
         return self._reference[1]
 
     def _outputs_of_file(self, artifact: Artifact, inputs: Arrays, chunk: int) -> Arrays:
-        """What an export computes. ONNX in a process of its own: a graph may crash the runtime."""
+        """What an export computes. ONNX in a process of its own: a graph may crash the
+        runtime."""
         if artifact.format == Format.ONNX:
-            with Worker(artifact.name, WorkerSpec(artifact.format, artifact.path, precision=artifact.precision)) as worker:
+            with Worker(
+                artifact.name, WorkerSpec(artifact.format, artifact.path, precision=artifact.precision)
+            ) as worker:
                 return worker.run(inputs, chunk)
-        runtime = open_runtime(opener_of(artifact.format), OpenOptions(artifact.path, torch.get_num_threads()))
+        runtime = open_runtime(
+            opener_of(artifact.format), OpenOptions(artifact.path, torch.get_num_threads())
+        )
         return in_chunks(runtime, inputs, chunk)
 
     def baseline(self, dense: Artifact) -> Accuracy | None:
-        """The accuracy before anything is done; None without labels. Raises `DataError` for labels that cannot belong to this model."""
+        """The accuracy before anything is done; None without labels. Raises `DataError`
+        for labels that cannot belong to this model."""
         inputs, target, chunk = self._fitting(dense)
         outputs = self.outputs_of_module(dense, inputs, chunk)
         if target is None or not outputs:
@@ -99,10 +109,13 @@ class Checks:
         inputs, target, chunk = self._fitting(artifact)
         if target is None:
             return Parity()
-        return Parity(metric=score(torch.from_numpy(self.outputs_of_module(artifact, inputs, chunk)[0]), target)[1])
+        return Parity(
+            metric=score(torch.from_numpy(self.outputs_of_module(artifact, inputs, chunk)[0]), target)[1]
+        )
 
     def of_export(self, artifact: Artifact, source: Artifact) -> Parity | None:
-        """An export against what it was made from: the module, or the file that came in. None for what cannot be run here."""
+        """An export against what it was made from: the module, or the file that came
+        in. None for what cannot be run here."""
         if not backend_for(artifact.format).can_run:
             return None
         inputs, target, chunk = self._fitting(artifact)
@@ -127,12 +140,16 @@ class Checks:
 
 
 def verdict(record: RunRecord, max_drop: float | None) -> VerdictFailed | None:
-    """Whether the last module of the trunk and every export keep the accuracy; names the pass that lost it."""
+    """Whether the last module of the trunk and every export keep the accuracy; names
+    the pass that lost it."""
     if max_drop is None:
         return None
     accuracy = record.accuracy
     if accuracy is None:
-        return VerdictFailed("--max-drop was given, but there are no labels to measure accuracy with", "give --data with labels")
+        return VerdictFailed(
+            "--max-drop was given, but there are no labels to measure accuracy with",
+            "give --data with labels",
+        )
     dense = accuracy.baseline
     values = [(entry, accuracy.after[entry.name]) for entry in record.passes if entry.name in accuracy.after]
     trunk = [(entry.name, value) for entry, value in values if entry.role == "trunk"]
@@ -141,14 +158,15 @@ def verdict(record: RunRecord, max_drop: float | None) -> VerdictFailed | None:
         levels = [dense, *(value for _, value in trunk)]
         worst = max(range(len(trunk)), key=lambda i: levels[i] - levels[i + 1])
         return VerdictFailed(
-            f"the compressed module lost {dense - last:.2f} points of {accuracy.metric} (allowed: {max_drop:g}); "
-            f"{trunk[worst][0]} lost {levels[worst] - levels[worst + 1]:.2f}",
+            f"the compressed module lost {dense - last:.2f} points of {accuracy.metric} (allowed:"
+            f" {max_drop:g}); {trunk[worst][0]} lost {levels[worst] - levels[worst + 1]:.2f}",
             "prune less, or fine-tune or distill for more epochs",
         )
     for entry, value in values:
         if entry.role == "leaf" and dense - value > max_drop:
             return VerdictFailed(
-                f"{entry.name} lost {dense - value:.2f} points of {accuracy.metric} against the dense module (allowed: {max_drop:g})",
+                f"{entry.name} lost {dense - value:.2f} points of {accuracy.metric} against the dense module"
+                f" (allowed: {max_drop:g})",
                 "quantize with more samples or calibration: percentile, or leave it out",
             )
     return None

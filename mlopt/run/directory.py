@@ -1,4 +1,5 @@
-"""The run directory: locked by one run at a time, and everything in it replaced whole."""
+"""The run directory: locked by one run at a time, and everything in it replaced
+whole."""
 
 from __future__ import annotations
 
@@ -29,9 +30,11 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory for this process. The kernel frees the lock when the process dies, however it dies.
+        """Hold the directory for this process. The kernel frees the lock when the
+        process dies, however it dies.
 
-        Raises `UsageError` when another process holds it, or when the directory cannot be written.
+        Raises `UsageError` when another process holds it, or when the directory cannot
+        be written.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path} is a file, not a directory", "choose another -o")
@@ -44,17 +47,25 @@ class RunDirectory:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise UsageError(f"another mlopt run is working in {self.path}", "wait for it, or choose another -o") from error
+                raise UsageError(
+                    f"another mlopt run is working in {self.path}", "wait for it, or choose another -o"
+                ) from error
             self._sweep()
             yield
 
     def _sweep(self) -> None:
-        """Remove what dead runs left half written. The lock is held, so every temporary file is a dead run's."""
-        for path in [*self.path.glob(".*.tmp-*"), *self.path.glob("exports/.*.tmp-*"), *self.path.glob(".*.old-*")]:
+        """Remove what dead runs left half written. The lock is held, so every temporary
+        file is a dead run's."""
+        for path in [
+            *self.path.glob(".*.tmp-*"),
+            *self.path.glob("exports/.*.tmp-*"),
+            *self.path.glob(".*.old-*"),
+        ]:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     def leave_no_trace(self) -> None:
-        """The model or the data was refused: a directory that this run made goes again, an older one stays as it was."""
+        """The model or the data was refused: a directory that this run made goes again,
+        an older one stays as it was."""
         if not self._existed:
             shutil.rmtree(self.path, ignore_errors=True)
 
@@ -63,7 +74,8 @@ class RunDirectory:
         write_atomic(self.path / name, text.encode())
 
     def publish_module(self, artifact: Artifact, plan_name: str | None = None) -> None:
-        """Put the trunk's newest bundle at `model/`, and what its pruning decided at `plan_name`."""
+        """Put the trunk's newest bundle at `model/`, and what its pruning decided at
+        `plan_name`."""
         publish_dir(artifact.root, self.path / "model")
         if plan_name is not None:
             publish_file(artifact.root / PLAN, self.path / plan_name)
@@ -76,7 +88,8 @@ class RunDirectory:
             publish_file(file, target / file.name)
 
     def remove_strangers(self, made: Iterable[Artifact], plans: set[str]) -> None:
-        """Exports and plans of an earlier, different recipe would pass for this one's."""
+        """Exports and plans of an earlier, different recipe would pass for this
+        one's."""
         exports = self.path / "exports"
         names = {file.name for artifact in made if artifact.main for file in artifact.root.iterdir()}
         old = [file for file in exports.iterdir() if file.name not in names] if exports.is_dir() else []
@@ -85,7 +98,8 @@ class RunDirectory:
             file.unlink()
 
     def keep_failure(self, name: str, artifact: Artifact) -> Path:
-        """Copy the input of a pass that failed, to reproduce it with; returns the copy."""
+        """Copy the input of a pass that failed, to reproduce it with; returns the
+        copy."""
         place = self.path / "failed" / name
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)

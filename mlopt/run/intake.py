@@ -1,4 +1,5 @@
-"""A model comes in: opened, its inputs settled, its data loaded, and itself put into the store as the artifact everything starts from."""
+"""A model comes in: opened, its inputs settled, its data loaded, and itself put into
+the store as the artifact everything starts from."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ from mlopt.system.files import disk_errno
 
 @dataclass(frozen=True)
 class Intake:
-    """What came in. `how`: where the input specs are from, in words; `origin`: how a module is rebuilt, None for a file."""
+    """What came in. `how`: where the input specs are from, in words; `origin`: how a
+    module is rebuilt, None for a file."""
 
     artifact: Artifact
     data: DataSet
@@ -37,9 +39,11 @@ class Intake:
 
 
 def take_in(recipe: Recipe, trust: Trust, store: Store, data: DataSet | None) -> Intake:
-    """Open the recipe's model; `data` replaces the recipe's when given. Raises `UsageError` and its kin, before anything is changed.
+    """Open the recipe's model; `data` replaces the recipe's when given. Raises
+    `UsageError` and its kin, before anything is changed.
 
-    The module itself is let go: every pass reads what it needs from the store, and a large model must not stay for all of them.
+    The module itself is let go: every pass reads what it needs from the store, and a
+    large model must not stay for all of them.
     """
     torch.manual_seed(recipe.seed)  # a factory draws its weights: the same recipe must draw the same ones
     source = open_model(recipe.model.path, trust)
@@ -66,7 +70,11 @@ def take_in(recipe: Recipe, trust: Trust, store: Store, data: DataSet | None) ->
     else:
         specs, how = infer(module), "inferred from the model's first layers, and tried"
     dense = replace(bundle, inputs=specs)
-    artifact = put(store, Artifact("module", Format.MODULE, Path(), "", "", specs), lambda stage: bundles.write(stage, module, dense))
+    artifact = put(
+        store,
+        Artifact("module", Format.MODULE, Path(), "", "", specs),
+        lambda stage: bundles.write(stage, module, dense),
+    )
     return Intake(artifact, loaded, how, source.sha256, source.kind, dense.origin)
 
 
@@ -84,7 +92,8 @@ def put(store: Store, artifact: Artifact, write: Callable[[Path], None]) -> Arti
 
 @contextlib.contextmanager
 def library_errors(name: str) -> Iterator[None]:
-    """A full disk is one, whatever a library makes of it; any other surprise inside a pass is a failed pass, not a traceback."""
+    """A full disk is one, whatever a library makes of it; any other surprise inside a
+    pass is a failed pass, not a traceback."""
     try:
         yield
     except Exception as error:
@@ -96,7 +105,8 @@ def library_errors(name: str) -> Iterator[None]:
         lines = str(error).strip().splitlines() or [""]
         words = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
         raise PassFailed(
-            f"{name} raised {type(error).__name__}: {words}", "if the model is sound, this is a fault of mlopt: please report it"
+            f"{name} raised {type(error).__name__}: {words}",
+            "if the model is sound, this is a fault of mlopt: please report it",
         ) from error
 
 
@@ -113,6 +123,8 @@ def copy_onnx(path: Path, stage: Path) -> None:
 
     shutil.copyfile(path, stage / "model.onnx")
     tensors = all_tensors(onnx.load(str(path), load_external_data=False))
-    for name in {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}:
+    for name in {
+        entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"
+    }:
         (stage / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path.parent / name, stage / name)

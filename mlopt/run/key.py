@@ -1,4 +1,5 @@
-"""Under which key the store remembers what a pass gave: everything that its result depends on."""
+"""Under which key the store remembers what a pass gave: everything that its result
+depends on."""
 
 from __future__ import annotations
 
@@ -14,11 +15,12 @@ from mlopt.records.edge import Json
 class ActionKey:
     """What a pass is asked to do, and with what.
 
-    `input`: digest of the artifact; `inputs`: its signature; `dense`: digest of the module that the run started from;
-    `code`: hash of the sources of the module's own classes and of its factory's module, since `forward` is not among
-    the weights; `data`: fingerprint of the data; `files`: hashes of what else the pass reads; `samples`: how many the
-    check runs on, whose result is remembered too. `nproc` is 1 for what does not train; `threads` and `machine` are
-    None for what does not measure.
+    `input`: digest of the artifact; `inputs`: its signature; `dense`: digest of the
+    module that the run started from; `code`: hash of the sources of the module's own
+    classes and of its factory's module, since `forward` is not among the weights;
+    `data`: fingerprint of the data; `files`: hashes of what else the pass reads;
+    `samples`: how many the check runs on, whose result is remembered too. `nproc` is 1
+    for what does not train; `threads` and `machine` are None for what does not measure.
     """
 
     pass_: str

@@ -1,6 +1,8 @@
-"""Runs a recipe: trunk, then leaves, each checked; then everything is measured, and the record and the report are written.
+"""Runs a recipe: trunk, then leaves, each checked; then everything is measured, and the
+record and the report are written.
 
-A finished pass is in the store and is not redone; a kill at any point loses at most the pass that was running.
+A finished pass is in the store and is not redone; a kill at any point loses at most the
+pass that was running.
 """
 
 from __future__ import annotations
@@ -47,11 +49,18 @@ class Run:
     record: RunRecord
 
 
-def run(recipe: Recipe, directory: Path, store: Store | None = None, say: Say = silent, data: DataSet | None = None) -> Run:
-    """Run a recipe in a directory. `store`: the user's, unless another is given; `data`: a data set that is already loaded, instead of the
-    recipe's.
+def run(
+    recipe: Recipe,
+    directory: Path,
+    store: Store | None = None,
+    say: Say = silent,
+    data: DataSet | None = None,
+) -> Run:
+    """Run a recipe in a directory. `store`: the user's, unless another is given;
+    `data`: a data set that is already loaded, instead of the recipe's.
 
-    Raises `MloptError`; the record and whatever was finished are on disk in any case but a refused model or a bad directory.
+    Raises `MloptError`; the record and whatever was finished are on disk in any case
+    but a refused model or a bad directory.
     """
     begin = time.perf_counter()
     store = store or Store(default_place())
@@ -126,7 +135,8 @@ def _states(
     empty: RunRecord,
     previous: RunRecord | None,
 ) -> Iterator[State]:
-    """The states of a run, one after the other: the model has come in, each pass has begun and ended, everything is measured."""
+    """The states of a run, one after the other: the model has come in, each pass has
+    begun and ended, everything is measured."""
     trust = trust_of(recipe.model)
     taken = take_in(recipe, trust, store, data)
     steps = steps_of(recipe, taken.artifact.format)
@@ -150,11 +160,14 @@ def _states(
         place.publish_module(state.module)  # an earlier run may have left another
     place.remove_strangers(state.made.values(), plans)
     state = _measured(state, recipe, previous, say)
-    yield state if state.failure is not None else replace(state, failure=verdict(state.record, recipe.max_drop))
+    yield (
+        state if state.failure is not None else replace(state, failure=verdict(state.record, recipe.max_drop))
+    )
 
 
 def code_of(taken: Intake, trust: Trust) -> str:
-    """The hash of the model's own code; empty for a file, whose bytes are all there is."""
+    """The hash of the model's own code; empty for a file, whose bytes are all there
+    is."""
     return "" if taken.origin is None else code_sha256(taken.origin, trust)
 
 
@@ -191,11 +204,14 @@ def _first_state(recipe: Recipe, taken: Intake, context: RunContext, empty: RunR
         params, weights = Amount(now.parameters, now.parameters), Amount(now.bytes, now.bytes)
         counts = replace(record.compression, params=params, bytes=weights)
         record = replace(record, compression=counts, accuracy=checks.baseline(start))
-    return State(record, context, checks, start, {MODULE if start.format == Format.MODULE else start.name: start})
+    return State(
+        record, context, checks, start, {MODULE if start.format == Format.MODULE else start.name: start}
+    )
 
 
 def _measured(state: State, recipe: Recipe, previous: RunRecord | None, say: Say) -> State:
-    """Every artifact measured beside the others, unless the run before this one has measured the same here."""
+    """Every artifact measured beside the others, unless the run before this one has
+    measured the same here."""
     if not recipe.bench.enabled:
         return state
     begin = time.perf_counter()
@@ -203,7 +219,9 @@ def _measured(state: State, recipe: Recipe, previous: RunRecord | None, say: Say
     state.context.modules.forget()
     release_memory()
     artifacts = state.benched()
-    found = measured_before(previous, bench_key(artifacts, recipe.bench, state.context), state.record.environment)
+    found = measured_before(
+        previous, bench_key(artifacts, recipe.bench, state.context), state.record.environment
+    )
     try:
         found = found or measure_run(artifacts, state.parents(), recipe.bench, state.context, say)
     except Interrupted:
@@ -221,5 +239,7 @@ def pick_device(wanted: str) -> str:
 
     has = torch.cuda.is_available()
     if wanted == "cuda" and not has:
-        raise UsageError("--device cuda: PyTorch sees no CUDA device", "use --device cpu, or look at `mlopt doctor`")
+        raise UsageError(
+            "--device cuda: PyTorch sees no CUDA device", "use --device cpu, or look at `mlopt doctor`"
+        )
     return "cuda" if has and wanted != "cpu" else "cpu"

@@ -28,7 +28,8 @@ from mlopt.system.progress import Say
 
 @dataclass(frozen=True)
 class Job:
-    """What stays the same for all steps of a run. `code`: hash of the sources of the model's own classes."""
+    """What stays the same for all steps of a run. `code`: hash of the sources of the
+    model's own classes."""
 
     recipe: Recipe
     place: RunDirectory
@@ -62,8 +63,9 @@ class Memory:
 
 
 def take_step(job: Job, state: State, step: Step, label: str) -> State:
-    """The state after one pass. A failed leaf is in the record and the others go on; a failed pass of the trunk ends the run, which
-    `failure` says. Raises `Interrupted`."""
+    """The state after one pass. A failed leaf is in the record and the others go on; a
+    failed pass of the trunk ends the run, which `failure` says. Raises
+    `Interrupted`."""
     check_stop()
     artifact = state.made.get(step.takes)
     entry = started(step, artifact)
@@ -134,7 +136,8 @@ def key_of(job: Job, state: State, step: Step, artifact: Artifact, version: int)
 
 
 def _sha256_of(path: str) -> str:
-    """The content of a file that a pass reads besides its input. Raises `UsageError` when it cannot be read."""
+    """The content of a file that a pass reads besides its input. Raises `UsageError`
+    when it cannot be read."""
     try:
         return sha256_file(Path(path))
     except OSError as error:
@@ -142,7 +145,8 @@ def _sha256_of(path: str) -> str:
 
 
 def carried_out(job: Job, state: State, step: Step, artifact: Artifact, label: str) -> StepOutcome:
-    """What the pass gives, from the store or made now. Raises `MloptError`; nothing that failed its check is remembered."""
+    """What the pass gives, from the store or made now. Raises `MloptError`; nothing
+    that failed its check is remembered."""
     implementation: type[Pass] = catalog.load(step.spec.implementation)
     key = key_of(job, state, step, artifact, implementation.version).digest()
     known = _remembered(job, key)
@@ -188,7 +192,9 @@ def _checked(state: State, result: Artifact) -> Parity | None:
     return state.checks.of_export(result, state.module or state.start)
 
 
-def _published(job: Job, state: State, step: Step, entry: PassEntry, outcome: StepOutcome, seconds: float, label: str) -> State:
+def _published(
+    job: Job, state: State, step: Step, entry: PassEntry, outcome: StepOutcome, seconds: float, label: str
+) -> State:
     """The state, the record and the run directory after a pass that went well."""
     result, metric = outcome.artifact, outcome.parity.metric if outcome.parity else None
     entry = replace(
@@ -216,7 +222,8 @@ def _published(job: Job, state: State, step: Step, entry: PassEntry, outcome: St
             accuracy = replace(accuracy, baseline=metric)
         state = replace(state, record=replace(state.record, accuracy=accuracy))
     if step.config.makes_dense and first_shape:
-        # What comes out of training is the dense model that everything after is compared with, and the teacher.
+        # What comes out of training is the dense model that everything after is
+        # compared with, and the teacher.
         state = replace(state, context=replace(state.context, dense=result))
     if step.is_trunk:
         now = sizes(result.root, state.context.trust)
@@ -225,13 +232,20 @@ def _published(job: Job, state: State, step: Step, entry: PassEntry, outcome: St
     else:
         state = _with_export(state, result, outcome.parity)
         job.place.publish_export(result)
-    shown = f"{accuracy.metric} {metric:.2f}% (dense {accuracy.baseline:.2f}%)" if accuracy is not None and metric is not None else ""
-    job.say("  ".join(part for part in (label, entry.status, entry.summary, shown, f"{seconds:.1f} s") if part))
+    shown = (
+        f"{accuracy.metric} {metric:.2f}% (dense {accuracy.baseline:.2f}%)"
+        if accuracy is not None and metric is not None
+        else ""
+    )
+    job.say(
+        "  ".join(part for part in (label, entry.status, entry.summary, shown, f"{seconds:.1f} s") if part)
+    )
     return state
 
 
 def plan_name(step: Step, result: Artifact) -> str | None:
-    """What the decisions of a pruning are called in the run directory: plan.json, plan-2.json; None for what decided nothing."""
+    """What the decisions of a pruning are called in the run directory: plan.json,
+    plan-2.json; None for what decided nothing."""
     return f"{step.name.replace('prune', 'plan')}.json" if (result.root / PLAN).is_file() else None
 
 
@@ -249,17 +263,22 @@ def _with_export(state: State, result: Artifact, parity: Parity | None) -> State
     record = replace(state.record, artifacts=(*state.record.artifacts, entry))
     backend = catalog.backend_for(result.format)
     if not backend.can_run:
-        record = replace(record, not_measured=(*record.not_measured, f"{result.name}: built, not run: {backend.why_not}"))
+        record = replace(
+            record, not_measured=(*record.not_measured, f"{result.name}: built, not run: {backend.why_not}")
+        )
     return replace(state, record=record)
 
 
 def _reproducer(job: Job, step: Step, artifact: Artifact, error: PassFailed) -> str:
-    """Write what reproduces a failure: the pass's input, and a recipe of that pass alone; returns the recipe's path."""
+    """Write what reproduces a failure: the pass's input, and a recipe of that pass
+    alone; returns the recipe's path."""
     given = job.place.keep_failure(step.name, artifact)
     model = job.recipe.model
     alone = job.recipe.model_copy(
         update={
-            "model": model.model_copy(update={"path": str(given.resolve()), "arch": model.arch or model.factory}),
+            "model": model.model_copy(
+                update={"path": str(given.resolve()), "arch": model.arch or model.factory}
+            ),
             "passes": (step.config,),
             "bench": job.recipe.bench.model_copy(update={"enabled": False}),
         }

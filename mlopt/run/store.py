@@ -1,4 +1,5 @@
-"""The store: content-addressed artifacts, published whole or not at all, shared by all runs of a user.
+"""The store: content-addressed artifacts, published whole or not at all, shared by all
+runs of a user.
 
     objects/<digest>/...   the files of one artifact, by content
     actions/<key>.json     what a pass gave: digest, description, what the pass said
@@ -6,13 +7,14 @@
     tmp-<id>-<n>/          being written by that process; swept when it is dead
     lock                   shared by every run, exclusive for collecting garbage
 
-An action counts only if its object is there and every file still has the hash that the action
-names. Publishing: write in a temporary directory, fsync the files and the directory, rename, fsync
-the parent. A kill at any point leaves either nothing or everything, and two runs that make the same
-thing at once leave one of the two, which are equal.
+An action counts only if its object is there and every file still has the hash that the
+action names. Publishing: write in a temporary directory, fsync the files and the
+directory, rename, fsync the parent. A kill at any point leaves either nothing or
+everything, and two runs that make the same thing at once leave one of the two, which
+are equal.
 
-It lies in the user's cache, not in the run's directory: runs share work, and a store that came with
-somebody's model is never read.
+It lies in the user's cache, not in the run's directory: runs share work, and a store
+that came with somebody's model is never read.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ class Usage:
 
 
 class Store:
-    """A store in a directory. Use `opened` around everything that reads or writes it."""
+    """A store in a directory. Use `opened` around everything that reads or writes
+    it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -62,7 +65,8 @@ class Store:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
-        """Take part in the store; several processes may at once. Raises `UsageError` when it cannot be written, or is being collected."""
+        """Take part in the store; several processes may at once. Raises `UsageError`
+        when it cannot be written, or is being collected."""
         with contextlib.ExitStack() as stack:
             try:
                 self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -75,7 +79,9 @@ class Store:
                 raise self._explained(error) from error
             stack.callback((self.root / "owners" / self._id).unlink, missing_ok=True)
             if not _locked(shared, fcntl.LOCK_SH):
-                raise UsageError(f"the store {self.root} is being collected", "run the same command again in a moment")
+                raise UsageError(
+                    f"the store {self.root} is being collected", "run the same command again in a moment"
+                )
             self._sweep()
             yield
 
@@ -84,7 +90,8 @@ class Store:
         return UsageError(found.message, "name another place for the store: --store DIR")
 
     def _sweep(self) -> None:
-        """Remove what dead processes left half written: the kernel freed their locks, however they died."""
+        """Remove what dead processes left half written: the kernel freed their locks,
+        however they died."""
         for owner in (self.root / "owners").iterdir():
             with contextlib.suppress(OSError), owner.open("a+") as stream:
                 if owner.name != self._id and _locked(stream, fcntl.LOCK_EX):
@@ -133,19 +140,24 @@ class Store:
         return root.is_dir() and digest_of(hash_tree(root)) == digest
 
     def record(self, key: str, artifact: Artifact, memory: Json) -> None:
-        """Remember that the action `key` gave this artifact, and what the pass said of it."""
+        """Remember that the action `key` gave this artifact, and what the pass said of
+        it."""
         data = {"digest": artifact.digest, "artifact": artifact.describe(), "record": memory}
         write_atomic(self.root / "actions" / f"{key}.json", json.dumps(data).encode())
 
     def lookup(self, key: str) -> tuple[Artifact, Json] | None:
-        """What an action gave, if it is all still there and intact; a damaged object is a miss."""
+        """What an action gave, if it is all still there and intact; a damaged object is
+        a miss."""
         path = self.root / "actions" / f"{key}.json"
         try:
             data = json.loads(path.read_bytes())
             digest = str(data["digest"])
             if not self.holds(digest):
                 return None
-            found = Artifact.from_description(data["artifact"], self.object(digest), digest), dict(data["record"])
+            found = (
+                Artifact.from_description(data["artifact"], self.object(digest), digest),
+                dict(data["record"]),
+            )
             os.utime(path)  # asked for now: it stays when garbage is collected
             return found
         except (OSError, ValueError, KeyError, TypeError):
@@ -161,7 +173,8 @@ class Store:
         return sorted(path for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
 
     def collect(self, days: float = DAYS) -> Usage:
-        """Remove actions that no run has asked for in so many days, and artifacts that no action names and that are as old; returns what went.
+        """Remove actions that no run has asked for in so many days, and artifacts that
+        no action names and that are as old; returns what went.
 
         Raises `UsageError` while runs are at work.
         """

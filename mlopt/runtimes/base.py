@@ -1,4 +1,5 @@
-"""What every runtime is: a name, the device, provider and precision it really uses, and a call from arrays to arrays."""
+"""What every runtime is: a name, the device, provider and precision it really uses, and
+a call from arrays to arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:  # records bring pydantic along, 14 MB in the memory that is m
 
 Arrays = Sequence[NDArray[Any]]
 Call = Callable[[], Any]
-"""A runtime bound to its inputs: what is timed. Takes nothing; what it gives is thrown away."""
+"""A runtime bound to its inputs: what is timed. Takes nothing; what it gives is thrown
+away."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,11 @@ class Runtime(Protocol):
 
 
 class Fake:
-    """A runtime with scripted latencies, so that statistics and protocol are tested without a clock.
+    """A runtime with scripted latencies, so that statistics and protocol are tested
+    without a clock.
 
-    `latencies_s` are taken in turn; each call moves `now` on by one of them, and `clock` reads it.
+    `latencies_s` are taken in turn; each call moves `now` on by one of them, and
+    `clock` reads it.
     """
 
     name, device, provider, precision = "fake", "none", "fake", None

@@ -33,8 +33,9 @@ def ort() -> Any:
 def session_options(threads: int, precision: str) -> tuple[Any, list[str]]:
     """(options, optimizers to disable).
 
-    Half-precision graphs stop below ORT_ENABLE_ALL, where ONNX Runtime 1.31 crashes on some of them (onnxruntime#26717), and without
-    WeightBiasQuantization, which corrupts half-precision Q/DQ silently.
+    Half-precision graphs stop below ORT_ENABLE_ALL, where ONNX Runtime 1.31 crashes on
+    some of them (onnxruntime#26717), and without WeightBiasQuantization, which corrupts
+    half-precision Q/DQ silently.
     """
     runtime = ort()
     options = runtime.SessionOptions()
@@ -48,7 +49,8 @@ def session_options(threads: int, precision: str) -> tuple[Any, list[str]]:
 
 
 class OnnxRuntime:
-    """One session. Raises `UsageError` when ONNX Runtime silently chose another provider than the one asked for."""
+    """One session. Raises `UsageError` when ONNX Runtime silently chose another
+    provider than the one asked for."""
 
     name = "onnxruntime"
     precision = None  # a profile says what each node ran in
@@ -63,13 +65,21 @@ class OnnxRuntime:
         self._providers = [first] if wanted == "CPUExecutionProvider" else [first, "CPUExecutionProvider"]
         settings, disabled = session_options(options.threads, options.precision)
         try:
-            self._session = runtime.InferenceSession(str(self._path), settings, providers=self._providers, disabled_optimizers=disabled)
+            self._session = runtime.InferenceSession(
+                str(self._path), settings, providers=self._providers, disabled_optimizers=disabled
+            )
         except Exception as error:  # onnxruntime raises its own many kinds
             line = first_line(error)[:300]
-            raise UsageError(f"ONNX Runtime cannot load {self._path.name}: {line}", "look at the node it names with `mlopt view`") from error
+            raise UsageError(
+                f"ONNX Runtime cannot load {self._path.name}: {line}",
+                "look at the node it names with `mlopt view`",
+            ) from error
         self.provider = self._session.get_providers()[0]
         if self.provider != wanted:
-            raise UsageError(f"asked ONNX Runtime for {wanted}, it chose {self.provider}", "pip install onnxruntime-gpu and a CUDA driver")
+            raise UsageError(
+                f"asked ONNX Runtime for {wanted}, it chose {self.provider}",
+                "pip install onnxruntime-gpu and a CUDA driver",
+            )
         self.device = "cuda" if device == "cuda" else "cpu"
         self._names = [value.name for value in self._session.get_inputs()]
 
@@ -84,18 +94,23 @@ class OnnxRuntime:
             return partial(self._session.run, None, self._feed(inputs))
         binding = self._session.io_binding()
         for name, array in self._feed(inputs).items():
-            binding.bind_ortvalue_input(name, ort().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device, 0))
+            binding.bind_ortvalue_input(
+                name, ort().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device, 0)
+            )
         for output in self._session.get_outputs():
             binding.bind_output(output.name, self.device)
         return partial(self._session.run_with_iobinding, binding)  # returns when the device is done
 
     def profile(self, inputs: Arrays, calls: int) -> list[Operator]:
-        """ONNX Runtime's own profile of a second session: the nodes of its optimised graph, and the provider that really ran each."""
+        """ONNX Runtime's own profile of a second session: the nodes of its optimised
+        graph, and the provider that really ran each."""
         settings, disabled = session_options(self._options.threads, self._options.precision)
         with tempfile.TemporaryDirectory(prefix="mlopt-profile-") as scratch:
             settings.enable_profiling = True
             settings.profile_file_prefix = str(Path(scratch) / "profile")
-            session = ort().InferenceSession(str(self._path), settings, providers=self._providers, disabled_optimizers=disabled)
+            session = ort().InferenceSession(
+                str(self._path), settings, providers=self._providers, disabled_optimizers=disabled
+            )
             feed = self._feed(inputs)
             for _ in range(calls + WARM_CALLS):
                 session.run(None, feed)
@@ -104,7 +119,14 @@ class OnnxRuntime:
 
 
 WARM_CALLS = 3
-PRECISIONS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8", "uint8": "int8", "double": "fp64"}
+PRECISIONS = {
+    "float": "fp32",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "int8": "int8",
+    "uint8": "int8",
+    "double": "fp64",
+}
 
 
 def operators_of(events: list[Any], calls: int) -> list[Operator]:
@@ -134,7 +156,9 @@ def operators_of(events: list[Any], calls: int) -> list[Operator]:
                 name,
                 kind=about[name]["op_name"],
                 provider=about[name].get("provider", "").removesuffix("ExecutionProvider"),
-                precision=next((kind for kind in ("int8", "fp16", "bf16", "fp32", "fp64") if kind in types), None),
+                precision=next(
+                    (kind for kind in ("int8", "fp16", "bf16", "fp32", "fp64") if kind in types), None
+                ),
                 seconds=sum(seconds[-calls:]) / max(1, len(seconds[-calls:])),
             )
         )
@@ -147,7 +171,8 @@ FLOAT_KINDS = ("Conv", "MatMul", "Gemm", "FusedConv", "FusedGemm", "FusedMatMul"
 
 @dataclass(frozen=True)
 class MatrixOperators:
-    """How many matrix operators of a graph run in int8, and how many in floating point."""
+    """How many matrix operators of a graph run in int8, and how many in floating
+    point."""
 
     int8: int
     floating: int

@@ -45,5 +45,7 @@ def _callable(opener: str) -> Callable[[OpenOptions], Runtime]:
     try:
         found: Callable[[OpenOptions], Runtime] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"the runtime '{opener}' cannot be imported: {error}", "is its package importable here?") from error
+        raise UsageError(
+            f"the runtime '{opener}' cannot be imported: {error}", "is its package importable here?"
+        ) from error
     return found

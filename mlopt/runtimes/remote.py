@@ -55,7 +55,8 @@ A = TypeVar("A", bound=Answer)
 
 DEFAULT_TIMEOUT_S = 300.0
 LEAST_PATIENCE_S, PATIENCE = 30.0, 50
-"""A block hangs when it takes this many times what its first call took, and at least these seconds."""
+"""A block hangs when it takes this many times what its first call took, and at least
+these seconds."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ class WorkerSpec:
 
     def job(self) -> OpenJob:
         """The first request. Raises `UsageError` for a format that mlopt cannot run."""
-        options = OpenOptions(self.path, self.threads, self.device, self.precision, self.trust, self.cuda_graph)
+        options = OpenOptions(
+            self.path, self.threads, self.device, self.precision, self.trust, self.cuda_graph
+        )
         return OpenJob(opener_of(self.format), options, self.pin, self.slowdown)
 
 
@@ -101,7 +104,12 @@ class Worker:
         self._scratch = tempfile.TemporaryDirectory(prefix="mlopt-worker-")
         self._log = (Path(self._scratch.name) / "log").open("w+")
         threads = str(spec.threads)
-        environment = {**os.environ, "PYTHONPATH": python_path(), "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": python_path(),
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+        }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mlopt.runtimes.worker"],
             stdin=subprocess.PIPE,
@@ -122,7 +130,9 @@ class Worker:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def send(self, request: Request) -> None:
@@ -155,7 +165,10 @@ class Worker:
             self._log.seek(0)
             tail = " | ".join(self._log.read().strip().splitlines()[-3:])
             what = f"did not answer within {timeout_s:.0f} s" if expired.is_set() else f"died with {code}"
-            raise PassFailed(f"the process that runs {self.name} {what}{': ' + tail if tail else ''}", "open the file by itself with mlopt bench")
+            raise PassFailed(
+                f"the process that runs {self.name} {what}{': ' + tail if tail else ''}",
+                "open the file by itself with mlopt bench",
+            )
         answer = from_line(line)
         if isinstance(answer, Refused):
             raise _as_error(answer, self.name)
@@ -168,8 +181,11 @@ class Worker:
         self.send(request)
         return self.receive(kind, timeout_s)
 
-    def run(self, inputs: Arrays, chunk: int | None = None, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[NDArray[Any]]:
-        """The outputs for these inputs; `chunk`: at most so many samples a call, outputs joined along the first dimension."""
+    def run(
+        self, inputs: Arrays, chunk: int | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> list[NDArray[Any]]:
+        """The outputs for these inputs; `chunk`: at most so many samples a call,
+        outputs joined along the first dimension."""
         place = Path(self._scratch.name)
         write_sets(place / "in.npz", [inputs])
         self.ask(RunJob(place / "in.npz", place / "out.npz", chunk), Done, timeout_s)
@@ -189,7 +205,8 @@ class Worker:
         return [nanoseconds * 1e-9 for nanoseconds in self.ask(BlockJob(calls), Times, patience).ns]
 
     def profile(self, inputs: Path, calls: int) -> list[Operator]:
-        """Every operator with its seconds a call, the slowest first: `Runtime.profile`."""
+        """Every operator with its seconds a call, the slowest first:
+        `Runtime.profile`."""
         return list(self.ask(ProfileJob(inputs, calls), Profiled).operators)
 
     def usage(self) -> Usage:

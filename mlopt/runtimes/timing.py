@@ -16,13 +16,16 @@ from mlopt.errors import PassFailed
 from mlopt.runtimes.base import Call
 
 CLOCKS_AGREE = 0.1
-"""Device time may exceed host time by this share before the events are called wrong; less than that is the host's own waiting."""
+"""Device time may exceed host time by this share before the events are called wrong;
+less than that is the host's own waiting."""
 
 
 def host_times(calls: Sequence[Call], start: int, count: int, flush: Call | None = None) -> list[int]:
-    """Nanoseconds of each of `count` calls in a row, which take the bound inputs in turn from `start` on.
+    """Nanoseconds of each of `count` calls in a row, which take the bound inputs in
+    turn from `start` on.
 
-    `flush` runs before every call, outside its time. Without it a call is timed from the end of the one before, so that nothing is left out.
+    `flush` runs before every call, outside its time. Without it a call is timed from
+    the end of the one before, so that nothing is left out.
     """
     clock = time.perf_counter_ns
     turn = itertools.islice(itertools.cycle(calls), start % len(calls), start % len(calls) + count)
@@ -41,15 +44,21 @@ def host_times(calls: Sequence[Call], start: int, count: int, flush: Call | None
     return out
 
 
-def event_times(cuda: Any, calls: Sequence[Call], start: int, count: int, flush: Call | None = None) -> list[int]:
-    """The same in device time, by CUDA events around every call (`cuda`: `torch.cuda`); one synchronisation at the end.
+def event_times(
+    cuda: Any, calls: Sequence[Call], start: int, count: int, flush: Call | None = None
+) -> list[int]:
+    """The same in device time, by CUDA events around every call (`cuda`: `torch.cuda`);
+    one synchronisation at the end.
 
-    Raises `PassFailed` when the device claims more time than passed on the host: then the events were not around the work.
+    Raises `PassFailed` when the device claims more time than passed on the host: then
+    the events were not around the work.
     """
     pairs = [(cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)) for _ in range(count)]
     cuda.synchronize()
     began = time.perf_counter_ns()
-    for (before, after), call in zip(pairs, itertools.islice(itertools.cycle(calls), start % len(calls), None), strict=False):
+    for (before, after), call in zip(
+        pairs, itertools.islice(itertools.cycle(calls), start % len(calls), None), strict=False
+    ):
         if flush is not None:
             flush()
         before.record()
@@ -67,7 +76,8 @@ def event_times(cuda: Any, calls: Sequence[Call], start: int, count: int, flush:
 
 
 def cache_flush(device: str, bytes: int) -> Call:
-    """A call that writes over `bytes` of memory, so that what follows finds its caches cold."""
+    """A call that writes over `bytes` of memory, so that what follows finds its caches
+    cold."""
     if device == "cuda":
         import torch
 
@@ -78,8 +88,9 @@ def cache_flush(device: str, bytes: int) -> Call:
 
 @dataclass(frozen=True)
 class Slowdown:
-    """A delay of known size, by which the gate proves itself: every call takes `every` times its own time longer, and
-    a share of the calls (at random) takes `factor` times as long."""
+    """A delay of known size, by which the gate proves itself: every call takes `every`
+    times its own time longer, and a share of the calls (at random) takes `factor` times
+    as long."""
 
     every: float = 0.0
     share: float = 0.0

@@ -51,7 +51,8 @@ class TorchRuntime:
         return lambda: function(*tensors)  # on a GPU asynchronous, and timed by events
 
     def _captured(self, function: Any, tensors: list[torch.Tensor]) -> Call:
-        """One call as a CUDA graph, after the three on a side stream that PyTorch's documentation asks for."""
+        """One call as a CUDA graph, after the three on a side stream that PyTorch's
+        documentation asks for."""
         if self.device != "cuda":
             raise UsageError("CUDA graphs need --device cuda")
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -79,13 +80,16 @@ class TorchRuntime:
                 self(inputs)
         spent: Counter[str] = Counter()
         for event in recorded.key_averages():
-            spent[event.key] += event.self_device_time_total if self.device == "cuda" else event.self_cpu_time_total
+            spent[event.key] += (
+                event.self_device_time_total if self.device == "cuda" else event.self_cpu_time_total
+            )
         rows = [Operator(name, name, "torch", None, us * 1e-6 / calls) for name, us in spent.items()]
         return sorted(rows, key=lambda row: -row.seconds)
 
 
 def precision_of(module: Any) -> str | None:
-    """The commonest floating-point type of a module's weights, by number of elements; None without any."""
+    """The commonest floating-point type of a module's weights, by number of elements;
+    None without any."""
     sizes: Counter[str] = Counter()
     for tensor in module.parameters() if hasattr(module, "parameters") else ():
         if tensor.is_floating_point():

@@ -1,4 +1,5 @@
-"""The other end of `remote.Worker`: `python -m mlopt.runtimes.worker`. Imports torch only when the artifact needs it."""
+"""The other end of `remote.Worker`: `python -m mlopt.runtimes.worker`. Imports torch
+only when the artifact needs it."""
 
 from __future__ import annotations
 
@@ -42,11 +43,13 @@ from mlopt.runtimes.timing import Slowdown, Timer, cache_flush, event_times, hos
 from mlopt.system.processes import die_with_parent
 
 FLUSH_BYTES = 128 * 2**20
-"""More than the last cache of any processor that serves models, and than the L2 of a GPU."""
+"""More than the last cache of any processor that serves models, and than the L2 of a
+GPU."""
 
 
 def pin_to_cores(count: int) -> list[int]:
-    """Keep this process on the last `count` cores that it may use; returns them. All workers share them and take turns."""
+    """Keep this process on the last `count` cores that it may use; returns them. All
+    workers share them and take turns."""
     if not hasattr(os, "sched_setaffinity"):
         return []
     cores = sorted(os.sched_getaffinity(0))[-count:]
@@ -55,7 +58,8 @@ def pin_to_cores(count: int) -> list[int]:
 
 
 def peak_rss_bytes() -> int:
-    """Largest resident size of this process. On Linux not `ru_maxrss`, which keeps the size of the parent across fork and exec."""
+    """Largest resident size of this process. On Linux not `ru_maxrss`, which keeps the
+    size of the parent across fork and exec."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
@@ -106,12 +110,15 @@ class Session:
         (inputs,) = read_sets(job.inputs)
         total, chunk = len(inputs[0]), job.chunk or len(inputs[0])
         parts = [self.runtime([array[at : at + chunk] for array in inputs]) for at in range(0, total, chunk)]
-        joined = [np.concatenate(column) if np.ndim(column[0]) else column[0] for column in zip(*parts, strict=True)]
+        joined = [
+            np.concatenate(column) if np.ndim(column[0]) else column[0] for column in zip(*parts, strict=True)
+        ]
         np.savez(job.outputs, *joined)
         return Done()
 
     def prepare(self, job: PrepareJob) -> Ready:
-        """Bind the inputs that `block` will take in turn; the first answer ends the cold start."""
+        """Bind the inputs that `block` will take in turn; the first answer ends the
+        cold start."""
         sets = read_sets(job.inputs)
         begin = time.perf_counter()
         self.runtime(sets[0])
@@ -170,14 +177,17 @@ def read_sets(path: Path) -> list[list[Any]]:
 
 def write_sets(path: Path, sets: list[Arrays]) -> None:
     """Several sets of positional inputs in one file."""
-    arrays: dict[str, NDArray[Any]] = {f"{i}_{j}": array for i, inputs in enumerate(sets) for j, array in enumerate(inputs)}
+    arrays: dict[str, NDArray[Any]] = {
+        f"{i}_{j}": array for i, inputs in enumerate(sets) for j, array in enumerate(inputs)
+    }
     np.savez(path, **arrays)  # type: ignore[arg-type]
 
 
 def main() -> None:
     """Answer requests until standard input closes."""
     die_with_parent()
-    # Libraries print to file descriptor 1; answers go to a copy of it that they cannot reach.
+    # Libraries print to file descriptor 1; answers go to a copy of it that they cannot
+    # reach.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     session = Session()

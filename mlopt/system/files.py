@@ -50,7 +50,8 @@ def publish_file(source: Path, target: Path) -> None:
 
 
 def publish_dir(source: Path, target: Path) -> None:
-    """Copy a directory under its final name; an older one is swapped out only when the new one is complete."""
+    """Copy a directory under its final name; an older one is swapped out only when the
+    new one is complete."""
     temporary = target.with_name(f".{target.name}.tmp-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     old = target.with_name(f".{target.name}.old-{os.getpid()}")
@@ -69,7 +70,11 @@ def publish_dir(source: Path, target: Path) -> None:
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DISK = _FULL | {errno.EROFS, errno.EACCES}
-_MESSAGES = {"No space left on device": errno.ENOSPC, "File too large": errno.EFBIG, "Read-only file system": errno.EROFS}
+_MESSAGES = {
+    "No space left on device": errno.ENOSPC,
+    "File too large": errno.EFBIG,
+    "Read-only file system": errno.EROFS,
+}
 _MESSAGES["PytorchStreamWriter failed writing"] = errno.ENOSPC  # torch keeps the reason to itself
 
 
@@ -82,7 +87,11 @@ def disk_errno(error: BaseException | None) -> int | None:
             return error.errno
         text = str(error)
         found = re.search(r"os error (\d+)", text)
-        number = int(found.group(1)) if found else next((number for words, number in _MESSAGES.items() if words in text), None)
+        number = (
+            int(found.group(1))
+            if found
+            else next((number for words, number in _MESSAGES.items() if words in text), None)
+        )
         if number in _DISK:
             return number
         error = error.__cause__
@@ -93,7 +102,10 @@ def explain_os_error(error: OSError, path: Path) -> UsageError:
     """Our error for a disk that is full, read-only or missing. `path`: what was
     written. Nothing that was published is lost."""
     if error.errno in _FULL:
-        return UsageError(f"no space left while writing below {path}", "free some space, or choose another -o; finished passes are kept")
+        return UsageError(
+            f"no space left while writing below {path}",
+            "free some space, or choose another -o; finished passes are kept",
+        )
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return UsageError(f"{path} cannot be written: {error.strerror}", "choose another -o")
     return UsageError(f"{path}: {error.strerror or error}", "choose another -o")

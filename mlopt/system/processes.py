@@ -23,7 +23,8 @@ def python_path() -> str:
 
 
 def release_memory() -> None:
-    """Give freed memory back to the system: exporters leave cycles, and glibc keeps what was freed, beside processes that need it."""
+    """Give freed memory back to the system: exporters leave cycles, and glibc keeps
+    what was freed, beside processes that need it."""
     gc.collect()
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
@@ -34,8 +35,9 @@ _signals: list[int] = []
 
 
 def stop_on_signals() -> None:
-    """Ctrl-C and SIGTERM raise, and are remembered: an exception that Python drops (inside a weak reference's callback, a library's
-    `except Exception`) is raised again by `check_stop`.
+    """Ctrl-C and SIGTERM raise, and are remembered: an exception that Python drops
+    (inside a weak reference's callback, a library's `except Exception`) is raised again
+    by `check_stop`.
     """
 
     def stop(number: int, frame: Any) -> None:
@@ -55,7 +57,8 @@ def check_stop() -> None:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies (Linux only; elsewhere children end when their pipe closes)."""
+    """Ask the kernel to kill this process when its parent dies (Linux only; elsewhere
+    children end when their pipe closes)."""
     if sys.platform == "linux":
         parent = os.getppid()
         with contextlib.suppress(OSError):

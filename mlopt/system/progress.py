@@ -8,8 +8,9 @@ Kind = Literal["done", "working", "detail"]
 
 
 class Say(Protocol):
-    """Tells the user a line. `done`: something ended, the line stays. `working`: something begins, the line may be a spinner's.
-    `detail`: for those who asked for more (`-v`)."""
+    """Tells the user a line. `done`: something ended, the line stays. `working`:
+    something begins, the line may be a spinner's. `detail`: for those who asked for
+    more (`-v`)."""
 
     def __call__(self, line: str, kind: Kind = "done") -> None: ...
 

@@ -1,1 +1,2 @@
-"""Training, fine-tuning and distillation: one loop whose objective is an argument, on one process or under DistributedDataParallel."""
+"""Training, fine-tuning and distillation: one loop whose objective is an argument, on
+one process or under DistributedDataParallel."""

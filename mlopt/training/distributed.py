@@ -83,7 +83,10 @@ def train_in_processes(job: TrainJob, nproc: int, progress: Progress) -> Fit:
         }
         logs = [(place / f"rank{rank}.log").open("w+") for rank in range(nproc)]
         command = [sys.executable, "-m", "mlopt.training.distributed", str(place / "job.json")]
-        children = [subprocess.Popen([*command, str(rank)], stdout=log, stderr=log, env=environment) for rank, log in enumerate(logs)]
+        children = [
+            subprocess.Popen([*command, str(rank)], stdout=log, stderr=log, env=environment)
+            for rank, log in enumerate(logs)
+        ]
         try:
             _wait(children, logs)
         finally:
@@ -105,7 +108,8 @@ def _read(kind: type[T], path: Path) -> T:
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]], logs: Sequence[IO[str]]) -> None:
-    """Until all are done; the first failure raises with the end of that process's log."""
+    """Until all are done; the first failure raises with the end of that process's
+    log."""
     while True:
         codes = [child.poll() for child in children]
         # The process that refused its data comes first: the others only lost a partner.
@@ -122,7 +126,8 @@ def _wait(children: Sequence[subprocess.Popen[bytes]], logs: Sequence[IO[str]]) 
 
 
 def _work(path: Path, rank: int) -> None:
-    """One process: rebuild the bundle, wrap it, train, and on rank 0 write the weights."""
+    """One process: rebuild the bundle, wrap it, train, and on rank 0 write the
+    weights."""
     die_with_parent()
     group = _read(_Group, path)
     job = group.job
@@ -160,12 +165,16 @@ def _work(path: Path, rank: int) -> None:
         raise DataError("there is no training data")
     model = synchronised(module, device).to(device)
     has_buffers = any(True for _ in model.buffers())
-    wrapped = DistributedDataParallel(model, device_ids=[rank] if device != "cpu" else None, broadcast_buffers=has_buffers)
+    wrapped = DistributedDataParallel(
+        model, device_ids=[rank] if device != "cpu" else None, broadcast_buffers=has_buffers
+    )
     lines: list[str] = []
     world = World(rank, group.size, device)
     done = fit(wrapped, data.train, objective, job.config, job.seed, world, lines.append, head.sparse)
     if rank == 0:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in canonical(model).items()}, job.out)
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in canonical(model).items()}, job.out
+        )
         write_json(group.report, to_json(_Report(done, tuple(lines))))
     dist.barrier()
     dist.destroy_process_group()

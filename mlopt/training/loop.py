@@ -45,7 +45,8 @@ class World:
     device: str = "cpu"
 
     def share(self, batch: Batch) -> Batch:
-        """This process's slice of a global batch: contiguous, sizes differing by at most one."""
+        """This process's slice of a global batch: contiguous, sizes differing by at
+        most one."""
         if self.size == 1:
             return batch
         inputs, target = batch
@@ -55,7 +56,8 @@ class World:
 
 
 def schedule(step: int, total: int, warmup: float) -> float:
-    """Linear warm-up, then cosine decay to zero (Loshchilov and Hutter, arXiv 1608.03983), as a factor of the base rate."""
+    """Linear warm-up, then cosine decay to zero (Loshchilov and Hutter, arXiv
+    1608.03983), as a factor of the base rate."""
     rising = max(1, round(total * warmup))
     if step < rising:
         return (step + 1) / rising
@@ -95,14 +97,18 @@ def fit(
     are needed and missing, or cannot belong to this model.
     """
     if not any(p.requires_grad for p in module.parameters()):
-        raise PassFailed("the model has no parameter that requires a gradient", "set requires_grad on what should train")
+        raise PassFailed(
+            "the model has no parameter that requires a gradient", "set requires_grad on what should train"
+        )
     torch.manual_seed(seed)
     begin = time.perf_counter()
     least = least_batch(module, world)
     per_epoch = steps_per_epoch(part, config.batch_size, least)
     total = min(per_epoch * config.epochs, config.max_steps or per_epoch * config.epochs)
     if not total:
-        raise PassFailed("the training data has no batch of two or more samples", "give more data or a smaller batch_size")
+        raise PassFailed(
+            "the training data has no batch of two or more samples", "give more data or a smaller batch_size"
+        )
     module.train()
     inner = module.module if isinstance(module, nn.parallel.DistributedDataParallel) else module
     optimizer = optimizer_of(inner, config)
@@ -126,12 +132,18 @@ def fit(
                 loss = objective(module, inputs, target)
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise PassFailed(f"the loss became {value} at step {step}", f"lower the learning rate (lr: {config.lr:g}) or check the data")
-            # DDP averages over processes; weighting by the slice makes it the mean over the global batch.
+                raise PassFailed(
+                    f"the loss became {value} at step {step}",
+                    f"lower the learning rate (lr: {config.lr:g}) or check the data",
+                )
+            # DDP averages over processes; weighting by the slice makes it the mean over
+            # the global batch.
             (loss * (len(inputs[0]) * world.size / whole)).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(inner.parameters(), config.clip_norm)
             for group in optimizer.param_groups:
-                group["lr"] = config.lr * schedule(round(low * whole_schedule) + step, whole_schedule, config.warmup)
+                group["lr"] = config.lr * schedule(
+                    round(low * whole_schedule) + step, whole_schedule, config.warmup
+                )
             optimizer.step()
             put_back(inner, masks)
             optimizer.zero_grad(set_to_none=True)
@@ -142,7 +154,9 @@ def fit(
         if not sums[1]:
             break
         if world.size > 1:
-            moved = sums.to(device=world.device, dtype=torch.float32 if world.device != "cpu" else torch.float64)
+            moved = sums.to(
+                device=world.device, dtype=torch.float32 if world.device != "cpu" else torch.float64
+            )
             dist.all_reduce(moved)
             sums = moved.double().cpu()
         losses.append(float(sums[0] / sums[1]))
@@ -181,7 +195,9 @@ def _labels_checked(module: nn.Module, name: str, target: torch.Tensor | None) -
     if target is None:
         yield
         return
-    handle = module.register_forward_hook(lambda module, inputs, output: check_batch(name, target, logits_of(output)))
+    handle = module.register_forward_hook(
+        lambda module, inputs, output: check_batch(name, target, logits_of(output))
+    )
     try:
         yield
     finally:
@@ -189,14 +205,18 @@ def _labels_checked(module: nn.Module, name: str, target: torch.Tensor | None) -
 
 
 @torch.no_grad()
-def recalibrate_batch_norm(module: nn.Module, part: Part, batches: int = 16, size: int = 64, seed: int = 0) -> bool:
+def recalibrate_batch_norm(
+    module: nn.Module, part: Part, batches: int = 16, size: int = 64, seed: int = 0
+) -> bool:
     """Estimate batch-norm statistics again, as a plain average over some batches; false
     when there is no batch norm.
 
     After a cut of half the channels this alone lifts a network from chance to most of
     its accuracy, at no cost.
     """
-    norms = [child for child in module.modules() if isinstance(child, _BatchNorm) and child.track_running_stats]
+    norms = [
+        child for child in module.modules() if isinstance(child, _BatchNorm) and child.track_running_stats
+    ]
     if not norms:
         return False
     modes = {child: child.training for child in module.modules()}

@@ -1,4 +1,5 @@
-"""Batch normalisation over all processes, on the CPU too: `nn.SyncBatchNorm` takes GPU modules only.
+"""Batch normalisation over all processes, on the CPU too: `nn.SyncBatchNorm` takes GPU
+modules only.
 
 With it, N processes compute what one process would with the whole batch.
 """
@@ -14,7 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class SyncNorm(_BatchNorm):
-    """Takes over a batch norm's state; in training its statistics are those of the global batch."""
+    """Takes over a batch norm's state; in training its statistics are those of the
+    global batch."""
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
         return None
@@ -22,13 +24,16 @@ class SyncNorm(_BatchNorm):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(N, C, ...) to the same shape."""
         if not self.training:
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
         dims = [0, *range(2, input.dim())]
         view = [1, -1, *([1] * (input.dim() - 2))]
         count = torch.tensor([input.numel() / input.shape[1]], dtype=torch.float64)
         dist.all_reduce(count)
         n = float(count)
-        # Two passes: mean first, then centred squares, which does not cancel as E[x^2] - E[x]^2 does.
+        # Two passes: mean first, then centred squares, which does not cancel as E[x^2]
+        # - E[x]^2 does.
         mean: torch.Tensor = collective.all_reduce(input.sum(dims)) / n  # type: ignore[no-untyped-call]
         centred = input - mean.view(view)
         variance: torch.Tensor = collective.all_reduce(centred.square().sum(dims)) / n  # type: ignore[no-untyped-call]
@@ -46,7 +51,8 @@ class SyncNorm(_BatchNorm):
 
 
 def synchronised(module: nn.Module, device: str) -> nn.Module:
-    """The module with every batch norm synchronised; parameter names and tensors stay the same."""
+    """The module with every batch norm synchronised; parameter names and tensors stay
+    the same."""
     if device != "cpu":
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return converted

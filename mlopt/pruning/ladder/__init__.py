@@ -1,1 +1,2 @@
-"""The ladder: ways to give the pruned network back, tried in order until one is proved."""
+"""The ladder: ways to give the pruned network back, tried in order until one is
+proved."""

@@ -86,7 +86,12 @@ def renewed(value: Any, sizes: dict[int, int]) -> Any:
     """The value with old sizes replaced, or None where there is none in it."""
     if type(value) is int:
         return sizes.get(value)
-    if isinstance(value, (tuple, list)) and value and all(type(item) is int for item in value) and any(item in sizes for item in value):
+    if (
+        isinstance(value, (tuple, list))
+        and value
+        and all(type(item) is int for item in value)
+        and any(item in sizes for item in value)
+    ):
         return [sizes.get(item, item) for item in value]
     return None
 
@@ -102,7 +107,9 @@ def proposals(candidates: list[Candidate]) -> Iterator[tuple[Candidate, ...]]:
     likely = [c for c in candidates if LIKELY.search(c.attribute)]
     seen: set[frozenset[Candidate]] = set()
     whole = [(), once(likely), once(likely[::-1]), once(candidates), once(candidates[::-1])]
-    sets = itertools.chain(whole, *(itertools.combinations(candidates, size) for size in range(1, len(candidates))))
+    sets = itertools.chain(
+        whole, *(itertools.combinations(candidates, size) for size in range(1, len(candidates)))
+    )
     for chosen in sets:
         key = frozenset(chosen)
         if key not in seen and len(once(list(chosen))) == len(chosen):

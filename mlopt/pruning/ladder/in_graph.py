@@ -29,11 +29,24 @@ def in_graph(dense: Dense, cut: Cut) -> Attempt:
     problem = ""
     for free in (True, False):
         try:
-            proved = _rewritten(dense, _with_free_batch(dense, cut, surgery) if free else cut, surgery, prover)
+            proved = _rewritten(
+                dense, _with_free_batch(dense, cut, surgery) if free else cut, surgery, prover
+            )
             if proved.proof.holds:
-                return replace(proved, proof=replace(proved.proof, trained=trains(proved.module, dense.inputs)))
+                return replace(
+                    proved, proof=replace(proved.proof, trained=trains(proved.module, dense.inputs))
+                )
             problem = f"the rewritten graph differs by {proved.proof.error:.2e} of the largest output"
-        except (Unwritten, PassFailed, RuntimeError, ValueError, TypeError, KeyError, IndexError, AssertionError) as error:
+        except (
+            Unwritten,
+            PassFailed,
+            RuntimeError,
+            ValueError,
+            TypeError,
+            KeyError,
+            IndexError,
+            AssertionError,
+        ) as error:
             problem = problem or f"{type(error).__name__}: {first_line(error)}"
     return Refused(f"the graph could not be rewritten either: {problem}")
 
@@ -41,7 +54,10 @@ def in_graph(dense: Dense, cut: Cut) -> Attempt:
 def _rewritten(dense: Dense, cut: Cut, surgery: Surgery, prover: Prover) -> Proved:
     by_id = {id(dense.weights[name]): keeps for name, keeps in surgery.weights.items()}
     made = {
-        id(tensor): in_place_of(tensor, cut_tensor(tensor, by_id[id(tensor)])) if id(tensor) in by_id else tensor for tensor in dense.weights.values()
+        id(tensor): (
+            in_place_of(tensor, cut_tensor(tensor, by_id[id(tensor)])) if id(tensor) in by_id else tensor
+        )
+        for tensor in dense.weights.values()
     }
     module = rewrite(cut, {name: made[id(tensor)] for name, tensor in dense.weights.items()}, dense.module)
     module.train(dense.module.training)

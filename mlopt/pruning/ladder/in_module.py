@@ -69,7 +69,9 @@ class _Trial:
             proof = self.prover.prove(pruned)
             if proof.holds:
                 return Proved(pruned, surgery, proof)
-            self.problems.append(f"outputs differ by {proof.error:.2e} of the largest (tolerance {proof.tolerance:.0e})")
+            self.problems.append(
+                f"outputs differ by {proof.error:.2e} of the largest (tolerance {proof.tolerance:.0e})"
+            )
         except Exception as error:  # whatever forward raises when a size does not fit
             self.problems.append(f"{type(error).__name__}: {first_line(error)}")
         return None

@@ -40,7 +40,9 @@ class _Writer:
 
     def write(self) -> GraphModule:
         program = self.flow.program
-        specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs if hasattr(spec.arg, "name")}
+        specs = {
+            spec.arg.name: spec for spec in program.graph_signature.input_specs if hasattr(spec.arg, "name")
+        }
         for node in program.graph.nodes:
             if node.op == "placeholder":
                 self._input(node, specs[node.name].target)
@@ -120,10 +122,14 @@ class _Writer:
         held = _find(self.root, path)
         if not isinstance(held, nn.modules.batchnorm._BatchNorm):
             kind = {4: nn.BatchNorm2d, 5: nn.BatchNorm3d}.get(rank, nn.BatchNorm1d)
-            made = kind(len(self.tensors[where[2]]), eps=eps, momentum=momentum or 0.1, affine=where[0] is not None)
+            made = kind(
+                len(self.tensors[where[2]]), eps=eps, momentum=momentum or 0.1, affine=where[0] is not None
+            )
             for key, item in zip(keys, where, strict=True):
                 if item is not None:
-                    (made._buffers if key.startswith("running") else made._parameters)[key] = self.tensors[item]  # type: ignore[assignment]
+                    (made._buffers if key.startswith("running") else made._parameters)[key] = self.tensors[
+                        item
+                    ]  # type: ignore[assignment]
                 elif key in made._parameters:
                     made._parameters[key] = None
             counter = self.tensors.get(f"{path}.num_batches_tracked")
@@ -152,7 +158,9 @@ class _Writer:
 
     def _output(self, node: Node) -> None:
         program = self.flow.program
-        leaves = [self.new[item] if isinstance(item, Node) else item for item in user_outputs(program, node.args[0])]
+        leaves = [
+            self.new[item] if isinstance(item, Node) else item for item in user_outputs(program, node.args[0])
+        ]
         nested = pytree.tree_unflatten(leaves, program.call_spec.out_spec)
         self.graph.output(plain(nested))
 

@@ -3,9 +3,28 @@ fills the table `rule_table.RULES`.
 """
 
 from mlopt.pruning.rule_table import rule_of
-from mlopt.pruning.rules import attention, elementwise, indexing, linear, normalisation, recurrent, reduction, reshaping
+from mlopt.pruning.rules import (
+    attention,
+    elementwise,
+    indexing,
+    linear,
+    normalisation,
+    recurrent,
+    reduction,
+    reshaping,
+)
 
-__all__ = ["attention", "elementwise", "has_rule", "indexing", "linear", "normalisation", "recurrent", "reduction", "reshaping"]
+__all__ = [
+    "attention",
+    "elementwise",
+    "has_rule",
+    "indexing",
+    "linear",
+    "normalisation",
+    "recurrent",
+    "reduction",
+    "reshaping",
+]
 
 
 def has_rule(target: object) -> bool:

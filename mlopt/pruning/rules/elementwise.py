@@ -15,8 +15,34 @@ def tensors(node: Node) -> list[Node]:
     return [source for source in node.all_input_nodes if isinstance(source.meta.get("val"), torch.Tensor)]
 
 
-@rule("pointwise", "where", "masked_fill", "hardswish", "hardsigmoid", "silu", "gelu", "mish", "softplus", "elu", "leaky_relu", "hardtanh")
-@rule("relu6", "relu", "sigmoid", "tanh", "pow", "rsub", "addcmul", "_prelu_kernel", "fill", "celu", "selu", "hardshrink")
+@rule(
+    "pointwise",
+    "where",
+    "masked_fill",
+    "hardswish",
+    "hardsigmoid",
+    "silu",
+    "gelu",
+    "mish",
+    "softplus",
+    "elu",
+    "leaky_relu",
+    "hardtanh",
+)
+@rule(
+    "relu6",
+    "relu",
+    "sigmoid",
+    "tanh",
+    "pow",
+    "rsub",
+    "addcmul",
+    "_prelu_kernel",
+    "fill",
+    "celu",
+    "selu",
+    "hardshrink",
+)
 def pointwise(flow: Propagation, node: Node) -> Value:
     """Unite what is aligned."""
     return flow.broadcast(tensors(node), shape(node))
@@ -31,7 +57,18 @@ def prelu(flow: Propagation, node: Node) -> Value:
     return x
 
 
-@rule("clone", "alias", "detach", "_to_copy", "contiguous", "lift_fresh_copy", "dropout", "bernoulli", "to", "type_as")
+@rule(
+    "clone",
+    "alias",
+    "detach",
+    "_to_copy",
+    "contiguous",
+    "lift_fresh_copy",
+    "dropout",
+    "bernoulli",
+    "to",
+    "type_as",
+)
 @rule("full_like", "zeros_like", "ones_like", "empty_like", "rand_like", "randn_like")
 def same(flow: Propagation, node: Node) -> Value:
     """The output has the labels of the first input."""
@@ -63,7 +100,9 @@ def copy(flow: Propagation, node: Node) -> Value:
     return flow.broadcast([node.args[0], node.args[1]], shape(node))
 
 
-@rule("_assert_async", "_assert_scalar", "_assert_tensor_metadata", "sym_size", "sym_constrain_range_for_size")
+@rule(
+    "_assert_async", "_assert_scalar", "_assert_tensor_metadata", "sym_size", "sym_constrain_range_for_size"
+)
 def checked(flow: Propagation, node: Node) -> Value:
     """An assertion moves no data."""
     return None

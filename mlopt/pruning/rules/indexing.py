@@ -104,7 +104,9 @@ def slice_scatter(flow: Propagation, node: Node) -> Value:
     if int(argument(node, 5, "step", 1)) != 1:
         return flow.give_up(node)
     for position, (into, array) in enumerate(zip(labels, source, strict=True)):
-        flow.union(into[argument(node, 3, "start") : argument(node, 4, "end")] if position == dim else into, array)
+        flow.union(
+            into[argument(node, 3, "start") : argument(node, 4, "end")] if position == dim else into, array
+        )
     if len(source[dim]) != len(labels[dim]):
         flow.resized[node] = None
     return labels
@@ -128,4 +130,8 @@ def index(flow: Propagation, node: Node) -> Value:
         flow.pin(labels[dim])
         flow.pin_value(flow.of(picks[dim]))
     made = len(sizes) - (len(labels) - len(where))
-    return [*labels[: where[0]], *(pinned(size) for size in sizes[where[0] : where[0] + made]), *labels[where[-1] + 1 :]]
+    return [
+        *labels[: where[0]],
+        *(pinned(size) for size in sizes[where[0] : where[0] + made]),
+        *labels[where[-1] + 1 :],
+    ]

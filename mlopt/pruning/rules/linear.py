@@ -168,7 +168,9 @@ def any_convolution(flow: Propagation, node: Node) -> Value:
     """Arguments: input, weight, bias, stride, padding, dilation, transposed,
     output_padding, groups.
     """
-    return convolve(flow, node, int(argument(node, 8, "groups")), transposed=bool(argument(node, 6, "transposed")))
+    return convolve(
+        flow, node, int(argument(node, 8, "groups")), transposed=bool(argument(node, 6, "transposed"))
+    )
 
 
 @rule("embedding")

@@ -31,9 +31,11 @@ def batch_norm(flow: Propagation, node: Node) -> Value:
     """
     x = flow.of(node.args[0])
     unite_weights(flow, x[1], node.args[1:5])
-    position = {"batch_norm": 5, "native_batch_norm": 5, "_native_batch_norm_legit": 3 if not isinstance(node.args[3], Node) else 5}.get(
-        op_name(node)
-    )
+    position = {
+        "batch_norm": 5,
+        "native_batch_norm": 5,
+        "_native_batch_norm_legit": 3 if not isinstance(node.args[3], Node) else 5,
+    }.get(op_name(node))
     if position is not None and node.args[position]:
         flow.average(node, x[0], *x[2:])
     return (x, [pinned(0)], [pinned(0)]) if isinstance(node.meta["val"], (tuple, list)) else x

@@ -27,7 +27,11 @@ def recurrent(flow: Propagation, node: Node) -> Value:
     gates = GATES[op_name(node)]
     x, weights = flow.of(node.args[0]), [flow.of(weight) for weight in node.args[2]]  # type: ignore[union-attr]
     states: Any = node.args[1] if isinstance(node.args[1], (list, tuple)) else [node.args[1]]
-    biased, layers, directions = bool(node.args[3]), int(argument(node, 4, "num_layers")), 2 if node.args[7] else 1
+    biased, layers, directions = (
+        bool(node.args[3]),
+        int(argument(node, 4, "num_layers")),
+        2 if node.args[7] else 1,
+    )
     each = 4 if biased else 2
     if len(weights) != layers * directions * each or len(x) != 3:
         return flow.give_up(node)

@@ -24,7 +24,23 @@ def dims_of(node: Node, rank: int, position: int = 1) -> set[int]:
     return {dim % rank for dim in dims} if dims else set(range(rank))
 
 
-@rule("mean", "sum", "amax", "amin", "var", "std", "prod", "any", "all", "logsumexp", "linalg_vector_norm", "norm", "max", "min", "argmax")
+@rule(
+    "mean",
+    "sum",
+    "amax",
+    "amin",
+    "var",
+    "std",
+    "prod",
+    "any",
+    "all",
+    "logsumexp",
+    "linalg_vector_norm",
+    "norm",
+    "max",
+    "min",
+    "argmax",
+)
 @rule("var_mean", "std_mean", "argmin")
 def reduce(flow: Propagation, node: Node) -> Value:
     """Statistics over a dimension change with its members; the position of the largest
@@ -79,8 +95,18 @@ def pool(flow: Propagation, node: Node) -> Value:
 
 
 for _dims in "123":
-    rule(f"avg_pool{_dims}d", f"max_pool{_dims}d", f"max_pool{_dims}d_with_indices", f"adaptive_avg_pool{_dims}d")(pool)
-    rule(f"_adaptive_avg_pool{_dims}d", f"adaptive_max_pool{_dims}d", f"upsample_nearest{_dims}d", f"reflection_pad{_dims}d")(pool)
+    rule(
+        f"avg_pool{_dims}d",
+        f"max_pool{_dims}d",
+        f"max_pool{_dims}d_with_indices",
+        f"adaptive_avg_pool{_dims}d",
+    )(pool)
+    rule(
+        f"_adaptive_avg_pool{_dims}d",
+        f"adaptive_max_pool{_dims}d",
+        f"upsample_nearest{_dims}d",
+        f"reflection_pad{_dims}d",
+    )(pool)
     rule(f"replication_pad{_dims}d", f"_upsample_nearest_exact{_dims}d")(pool)
 rule("upsample_bilinear2d", "upsample_bicubic2d", "_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa")(pool)
 

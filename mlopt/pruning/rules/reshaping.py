@@ -126,7 +126,10 @@ def expand(flow: Propagation, node: Node) -> Value:
 def repeat(flow: Propagation, node: Node) -> Value:
     labels, sizes, times = flow.of(node.args[0]), shape(node), argument(node, 1, "repeats")
     offset = len(sizes) - len(labels)
-    return [pinned(size) if dim < offset else np.tile(labels[dim - offset], int(times[dim])) for dim, size in enumerate(sizes)]
+    return [
+        pinned(size) if dim < offset else np.tile(labels[dim - offset], int(times[dim]))
+        for dim, size in enumerate(sizes)
+    ]
 
 
 @rule("unfold")
