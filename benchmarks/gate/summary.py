@@ -5,9 +5,9 @@ on the samples of the same trials.
 
 Other methods, each given the calls that the gate took:
 - stored mean, stored median, stored minimum: the candidate's figure against the
-  baseline's of an earlier trial of the same network, FAIL past 5%; this is also the rule
-  of pytest-benchmark's `--benchmark-compare-fail=mean:5%` (or `median:5%`, `min:5%`). The
-  earlier trial is 20 to 60 trials back, about a CI job apart.
+  baseline's of an earlier trial of the same network, FAIL past 5%; this is also the
+  rule of pytest-benchmark's `--benchmark-compare-fail=mean:5%` (or `median:5%`,
+  `min:5%`). The earlier trial is 20 to 60 trials back, about a CI job apart.
 - Mann-Whitney: per call, p < 0.05 and the candidate's median the larger.
 Writes `results/gate-rates.json`. Trials are kept as `results/gate-rates-*.jsonl.gz`.
 """

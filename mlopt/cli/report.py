@@ -21,8 +21,8 @@ def command(directories: tuple[Path, ...], kind: str | None) -> int:
     """Write the reports of each directory again: of a run from its run.json, of a gate
     from its gate.json.
 
-    --format github prints annotations, and appends to $GITHUB_STEP_SUMMARY where that is
-    set. junit, github and gitlab are of gates.
+    --format github prints annotations, and appends to $GITHUB_STEP_SUMMARY where that
+    is set. junit, github and gitlab are of gates.
     """
     from mlopt.records.gate import FILE as GATE_FILE
     from mlopt.report.write import write_gate, write_reports

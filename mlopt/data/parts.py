@@ -90,7 +90,8 @@ class Part:
             if isinstance(source, DataLoader):
                 if source.batch_size is None or isinstance(source.dataset, IterableDataset):
                     return None
-                return _sizes(len(source.sampler), source.batch_size, source.drop_last)  # type: ignore[arg-type]
+                count = len(source.sampler)  # type: ignore[arg-type]
+                return _sizes(count, source.batch_size, source.drop_last)
             if isinstance(source, Dataset):
                 return _sizes(len(source), size)  # type: ignore[arg-type]
         except TypeError:  # it has no length

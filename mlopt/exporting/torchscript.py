@@ -38,7 +38,10 @@ def export_torchscript(module: nn.Module, inputs: tuple[Any, ...], path: Path) -
             lines = [line for line in str(error).splitlines() if line.strip()]
             how, why = "trace", lines[0].strip() if lines else type(error).__name__
             try:
-                program = torch.jit.freeze(torch.jit.trace(module, inputs, check_trace=False))  # type: ignore[no-untyped-call]
+                traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
+                    module, inputs, check_trace=False
+                )
+                program = torch.jit.freeze(traced)
             except Exception as failure:
                 line = first_line(failure)
                 raise PassFailed(

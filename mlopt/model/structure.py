@@ -236,7 +236,8 @@ def rebuild(structure: Structure, trust: Trust) -> nn.Module:
     for entry, made in zip(structure.modules, modules, strict=True):
         made.__dict__.update({key: decode(value, trust) for key, value in entry.attributes.items()})
         made.__dict__["training"] = entry.training
-        made._parameters.update({key: tensor(value, True) for key, value in entry.parameters.items()})  # type: ignore[misc]
+        parameters = {key: tensor(value, True) for key, value in entry.parameters.items()}
+        made._parameters.update(parameters)  # type: ignore[arg-type]
         made._buffers.update({key: tensor(value, False) for key, value in entry.buffers.items()})
         made._non_persistent_buffers_set.update(entry.transient)
         made._modules.update(

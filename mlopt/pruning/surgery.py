@@ -52,7 +52,8 @@ def leaf_changes(module: nn.Module, surgery: Surgery, cut_statistics: bool = Fal
 
         def kept(name: str, dim: int, prefix: str = prefix) -> int | None:
             keeps = surgery.weights.get(prefix + name)
-            return len(keeps[dim]) if keeps is not None and keeps[dim] is not None else None  # type: ignore[arg-type]
+            keep = None if keeps is None else keeps[dim]
+            return None if keep is None else len(keep)
 
         if isinstance(child, _ConvNd):
             first, second = kept("weight", 0), kept("weight", 1)

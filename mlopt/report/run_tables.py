@@ -149,10 +149,9 @@ def environment_rows(record: RunRecord) -> list[tuple[str, str]]:
 def _what_remains(record: RunRecord) -> str:
     """Every budget as it was realised."""
     names = {"macs": "MACs", "params": "parameters"}
-    counts: dict[str, Amount] = vars(record.compression)
-    order = [
-        key for key in ("macs", "params", "bytes", "channels") if counts[key].before and counts[key].after
-    ]
-    return ", ".join(
-        f"{counts[key].after / counts[key].before:.1%} of the {names.get(key, key)}" for key in order
-    )  # type: ignore[operator]
+    shares = []
+    for key in ("macs", "params", "bytes", "channels"):
+        count: Amount = getattr(record.compression, key)
+        if count.before and count.after:
+            shares.append(f"{count.after / count.before:.1%} of the {names.get(key, key)}")
+    return ", ".join(shares)

@@ -113,7 +113,9 @@ class TorchScript(TorchRuntime):
     def __init__(self, options: OpenOptions) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            script = torch.jit.load(str(options.path), map_location=options.device)  # type: ignore[no-untyped-call]
+            script = torch.jit.load(  # type: ignore[no-untyped-call]
+                str(options.path), map_location=options.device
+            )
         self.precision = precision_of(script)
         super().__init__("torchscript", script, options.threads, options.device)
 

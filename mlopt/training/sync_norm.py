@@ -6,6 +6,8 @@ With it, N processes compute what one process would with the whole batch.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -36,7 +38,8 @@ class SyncNorm(_BatchNorm):
         # - E[x]^2 does.
         mean: torch.Tensor = collective.all_reduce(input.sum(dims)) / n  # type: ignore[no-untyped-call]
         centred = input - mean.view(view)
-        variance: torch.Tensor = collective.all_reduce(centred.square().sum(dims)) / n  # type: ignore[no-untyped-call]
+        squares = centred.square().sum(dims)
+        variance: torch.Tensor = collective.all_reduce(squares) / n  # type: ignore[no-untyped-call]
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
                 assert self.num_batches_tracked is not None
@@ -54,7 +57,8 @@ def synchronised(module: nn.Module, device: str) -> nn.Module:
     """The module with every batch norm synchronised; parameter names and tensors stay
     the same."""
     if device != "cpu":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        convert: Any = nn.SyncBatchNorm.convert_sync_batchnorm
+        converted: nn.Module = convert(module)
         return converted
     if isinstance(module, _BatchNorm):
         new = SyncNorm.__new__(SyncNorm)

@@ -75,13 +75,15 @@ class _Writer:
         if name.startswith("_assert") or name.startswith("sym_constrain"):
             return
         if name == "sym_size":  # as a method, for torch.jit.trace bakes in what the operator returns
-            self.new[node] = self.graph.call_method("size", (self.new[node.args[0]], node.args[1]))  # type: ignore[index]
+            source: Any = node.args[0]
+            self.new[node] = self.graph.call_method("size", (self.new[source], node.args[1]))
             return
         if name in ("batch_norm", "_native_batch_norm_legit_no_training") and self._batch_norm(node, name):
             return
         if name in ("clone", "dropout", "dropout_") and self._dropout(node, name):
             return
-        if node.target is operator.getitem and self.new[node.args[0]].op == "call_module":  # type: ignore[index]
+        first: Any = node.args[0] if node.args else None
+        if node.target is operator.getitem and self.new[first].op == "call_module":
             self.new[node] = self.new[node.args[0]]  # type: ignore[index]
             return
 

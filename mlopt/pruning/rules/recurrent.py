@@ -25,7 +25,8 @@ def recurrent(flow: Propagation, node: Node) -> Value:
     units. Projections (`proj_size`) are left whole.
     """
     gates = GATES[op_name(node)]
-    x, weights = flow.of(node.args[0]), [flow.of(weight) for weight in node.args[2]]  # type: ignore[union-attr]
+    named: Any = node.args[2]
+    x, weights = flow.of(node.args[0]), [flow.of(weight) for weight in named]
     states: Any = node.args[1] if isinstance(node.args[1], (list, tuple)) else [node.args[1]]
     biased, layers, directions = (
         bool(node.args[3]),
