@@ -12,7 +12,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 from torch import nn
 
-from mlopt.artifact import TensorSpec
+from mlopt.artifact import Artifact, Format, TensorSpec
 from mlopt.data.sets import Data, DataSet, adopt, load_data
 from mlopt.errors import UsageError
 from mlopt.judging import policy as policies
@@ -33,6 +33,7 @@ from mlopt.pruning.pruner import Declined, Options, Pruned, Pruner
 from mlopt.recipe.from_options import Wanted, build_recipe
 from mlopt.recipe.schema import Bench, Model
 from mlopt.records.bench import BenchRow, Conditions
+from mlopt.run.intake import put
 from mlopt.run.runner import Run
 from mlopt.run.runner import run as run_recipe
 from mlopt.run.store import Store, default_place
@@ -204,11 +205,12 @@ def compress(
     specs = specs_of_tensors(as_tuple(inputs))
     place = options.get("store")
     kept = Store(Path(place) if place is not None else default_place())
+    _, head = source.trunk()
+    described = Artifact("module", Format.MODULE, Path(), "", "", specs)
     with kept.opened():
-        stage = kept.stage()
-        _, head = source.trunk()
-        bundle.write(stage, model, bundle.Bundle(head.origin, specs))
-        root, _ = kept.publish(stage)
+        dense = put(
+            kept, described, lambda stage: bundle.write(stage, model, bundle.Bundle(head.origin, specs))
+        )
     named = tuple(sorted(own | set(options.get("allow_class", ()))))
     loaded = _data(data, specs)
     amount = options.get("prune")
@@ -224,7 +226,7 @@ def compress(
         seed=options.get("seed", 0),
         bench=Bench(threads=options.get("threads", 1), enabled=options.get("bench", True)),
     )
-    given = Model(path=str(root), arch=factory, arch_args=arguments, allow_class=named)
+    given = Model(path=str(dense.root), arch=factory, arch_args=arguments, allow_class=named)
     return run_recipe(build_recipe(given, wanted), Path(out), kept, data=loaded)
 
 

@@ -26,8 +26,9 @@ class PassSpec:
     pass of the `trunk` takes a module and gives a module, a `leaf` writes a file.
     `trains`: it trains on data, keeps the shapes that it was given, and runs on several
     processes where asked. `measures`: what it gives depends on times that it takes, so
-    on the machine and on the number of threads. `needs`: names of the backends without
-    which it cannot run; a configuration may add to them.
+    on the machine and on the number of threads. `machine_bound`: what it gives, or what
+    is said of it, holds for the processor or card at hand. `needs`: names of the
+    backends without which it cannot run; a configuration may add to them.
     """
 
     name: str
@@ -36,6 +37,7 @@ class PassSpec:
     role: Literal["trunk", "leaf"]
     trains: bool = False
     measures: bool = False
+    machine_bound: bool = False
     needs: tuple[str, ...] = ()
 
 
@@ -96,16 +98,32 @@ PASSES: dict[str, PassSpec] = {
             "mlopt.passes.torchscript:TorchScriptPass",
             "leaf",
         ),
-        PassSpec("onnx", "mlopt.recipe.configs:Onnx", "mlopt.passes.onnx:OnnxPass", "leaf", needs=("onnx",)),
-        PassSpec("aoti", "mlopt.recipe.configs:Aoti", "mlopt.passes.aoti:AotiPass", "leaf", needs=("aoti",)),
+        PassSpec(
+            "onnx", "mlopt.recipe.configs:Onnx", "mlopt.passes.onnx:OnnxPass", "leaf", needs=("onnx-export",)
+        ),
+        PassSpec(
+            "aoti",
+            "mlopt.recipe.configs:Aoti",
+            "mlopt.passes.aoti:AotiPass",
+            "leaf",
+            machine_bound=True,
+            needs=("aoti",),
+        ),
         PassSpec(
             "quantize",
             "mlopt.recipe.configs:Quantize",
             "mlopt.passes.quantize:QuantizePass",
             "leaf",
+            machine_bound=True,
             needs=("onnx",),
         ),
-        PassSpec("tensorrt", "mlopt.recipe.configs:TensorRT", "mlopt.passes.tensorrt:TensorRTPass", "leaf"),
+        PassSpec(
+            "tensorrt",
+            "mlopt.recipe.configs:TensorRT",
+            "mlopt.passes.tensorrt:TensorRTPass",
+            "leaf",
+            machine_bound=True,
+        ),
     )
 }
 """Every pass by its name in a recipe."""
@@ -140,8 +158,12 @@ BACKENDS: dict[str, BackendSpec] = {
             install="apt-get install g++",
             opener="mlopt.runtimes.torch_runtimes:Aoti",
         ),
+        BackendSpec("onnx", "ONNX files", packages=("onnx",), install="pip install 'mlopt[onnx]'"),
         BackendSpec(
-            "onnx", "ONNX export", packages=("onnx", "onnxscript"), install="pip install 'mlopt[onnx]'"
+            "onnx-export",
+            "ONNX export",
+            packages=("onnx", "onnxscript"),
+            install="pip install 'mlopt[onnx]'",
         ),
         BackendSpec(
             "onnxruntime",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,15 +25,18 @@ from mlopt.recipe.configs import PassConfig
 from mlopt.recipe.order import Step
 from mlopt.recipe.schema import Bench, Model, Parity, Recipe, Tolerance
 from mlopt.records.machine import Machine
-from mlopt.records.run import RunRecord
+from mlopt.records.run import RunRecord, parse
+from mlopt.report.run import WHY, run_document
 from mlopt.run.checks import Checks
 from mlopt.run.directory import RunDirectory
 from mlopt.run.intake import Intake
-from mlopt.run.key import ActionKey
+from mlopt.run.key import ActionKey, installed_versions
 from mlopt.run.runner import context_of
 from mlopt.run.state import State
 from mlopt.run.step import Job, key_of
 from mlopt.run.store import Store
+from mlopt.system.progress import silent
+from tests.conftest import ROOT, run_json
 
 ARTIFACT = Artifact("module", Format.MODULE, Path("x"), "", "d1", (TensorSpec("x", ("batch", 8)),))
 HERE = Machine(cpu="a", cores=2)
@@ -70,21 +77,22 @@ measures, and why not."""
 def key(
     recipe: Recipe,
     name: str = "onnx",
+    *,
     artifact: Artifact = ARTIFACT,
+    dense: Artifact = ARTIFACT,
     machine: Machine = HERE,
     code: str = "c",
     data: Any = NO_DATA,
+    version: int = 1,
 ) -> str:
     """The key of a recipe's first pass of this name."""
     config = next(config for config in recipe.passes if config.pass_ == name)
     trust = Trust()
-    context = context_of(recipe, trust, Intake(artifact, data, "given", "s", "module"), recipe.device)
+    context = context_of(recipe, trust, Intake(dense, data, "given", "s", "module"), recipe.device)
     record = RunRecord(environment=machine, recipe={})
-    state = State(record, context, Checks(context, recipe.parity), artifact, {"module": artifact})
-    job = Job(
-        recipe, RunDirectory(Path("out")), Store(Path("store")), machine, code, lambda line, kind="done": None
-    )
-    return key_of(job, state, Step(name, config, catalog.PASSES[name], "module"), artifact, 1).digest()
+    state = State(record, context, Checks(context, recipe.parity), dense, {"module": artifact})
+    job = Job(recipe, RunDirectory(Path("out")), Store(Path("store")), machine, code, silent)
+    return key_of(job, state, Step(name, config, catalog.PASSES[name], "module"), artifact, version).digest()
 
 
 def recipe_of(*configs: PassConfig, **more: Any) -> Recipe:
@@ -142,9 +150,7 @@ def test_every_field_of_a_recipe_is_in_the_key_or_on_the_list() -> None:
     recipe = recipe_of(config_of("onnx"))
     same = {path for path in paths if key(changed(recipe, path)) == key(recipe)}
     different = set(paths) - same
-    assert different >= {"seed", "parity.samples"}
-    # `auto` and `cpu` are the same device here only after it was resolved: `key` takes
-    # it as it stands.
+    assert different == {"seed", "parity.samples", "device"}
     assert same | {"device"} == set(NOT_IN_THE_KEY), (
         f"neither in the key nor on the list: {same ^ set(NOT_IN_THE_KEY)}"
     )
@@ -157,6 +163,16 @@ def test_what_came_in_is_in_the_key() -> None:
     assert key(recipe, artifact=replace(ARTIFACT, digest="d2")) != before
     assert key(recipe, artifact=replace(ARTIFACT, inputs=(TensorSpec("x", (1, 8)),))) != before
     assert key(recipe, data=replace(NO_DATA, fingerprint="other")) != before
+    assert key(recipe, dense=replace(ARTIFACT, digest="of the teacher")) != before
+    assert key(recipe, version=2) != before
+
+
+def test_versions_are_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_of(config_of("onnx"))
+    before = key(recipe)
+    assert {"mlopt", "python", "torch", "onnx", "onnxscript"} <= dict(installed_versions()).keys()
+    monkeypatch.setattr("mlopt.run.key.version_of", lambda package: "another")
+    assert key(recipe) != before
 
 
 def test_threads_and_machine_count_only_where_a_pass_measures_and_processes_where_it_trains() -> None:
@@ -164,10 +180,16 @@ def test_threads_and_machine_count_only_where_a_pass_measures_and_processes_wher
     for name, spec in catalog.PASSES.items():
         recipe = recipe_of(config_of(name))
         before = key(recipe, name)
-        assert (key(recipe, name, machine=there) != before) == spec.measures, name
+        bound = spec.measures or spec.machine_bound
+        assert (key(recipe, name, machine=there) != before) == bound, name
         assert (key(recipe.model_copy(update={"bench": two}), name) != before) == spec.measures, name
         assert (key(recipe.model_copy(update={"nproc": 2}), name) != before) == spec.trains, name
     assert {name for name, spec in catalog.PASSES.items() if spec.measures} == {"prune"}
+    assert {name for name, spec in catalog.PASSES.items() if spec.machine_bound} == {
+        "aoti",
+        "quantize",
+        "tensorrt",
+    }
 
 
 def test_every_field_of_a_key_changes_its_digest() -> None:
@@ -260,3 +282,77 @@ def test_a_run_leaves_nothing_of_another_recipe_in_its_directory(tmp_path: Path)
     assert {path.name for path in place.iterdir()} >= {"model", "plan-of-mine.json", "run.json"}
     assert not (place / "plan.json").exists()
     assert [path.name for path in (place / "exports").iterdir()] == ["model.torchscript.pt"]
+
+
+KEEPS = """
+import torch
+from torch import nn
+
+class Keeps(nn.Module):
+    \"\"\"Keeps a tensor of its first forward, as rotary tables and masks are kept.\"\"\"
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.kept = nn.Linear(8, 64), nn.Linear(64, 4), None
+
+    def forward(self, x):
+        if self.kept is None:
+            self.kept = torch.ones(64) * FACTOR
+        return self.b(torch.relu(self.a(x) * self.kept))
+"""
+
+
+def test_a_forward_that_keeps_a_tensor_can_be_trained_and_its_edit_is_a_miss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A real run, the network's file edited, and the same run again: nothing is taken
+    from the store."""
+    monkeypatch.chdir(tmp_path)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}:{tmp_path}",
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+    }
+    make = "import torch; from keeps import Keeps; torch.manual_seed(0); torch.save(Keeps(), 'm.pt')"
+    x, y = torch.randn(40, 8), torch.arange(40) % 4
+    np.savez("d.npz", x=x.numpy(), y=y.numpy())
+    options = [
+        "--finetune",
+        "1",
+        "--export",
+        "onnx",
+        "--data",
+        "d.npz",
+        "--no-bench",
+        "--allow-class",
+        "keeps.Keeps",
+    ]
+
+    def run(text: str, place: str) -> list[str]:
+        Path("keeps.py").write_text(text)
+        command = [sys.executable, "-B", "-m", "mlopt", "compress", "m.pt", *options, "-o", place]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return [entry["status"] for entry in run_json(Path(place))["passes"]]
+
+    Path("keeps.py").write_text(KEEPS.replace("FACTOR", "1.0"))
+    subprocess.run([sys.executable, "-B", "-c", make], env=environment, check=True)
+    assert run(KEEPS.replace("FACTOR", "1.0"), "a") == ["ok", "ok"]
+    assert run(KEEPS.replace("FACTOR", "1.0"), "b") == ["cached", "cached"]
+    assert run(KEEPS.replace("FACTOR", "3.0"), "c") == ["ok", "ok"]
+
+
+def test_a_record_of_the_first_edition_is_read_as_it_was_meant() -> None:
+    """Its passes have no role and no findings: what they were is in the catalog, what
+    they said among their metrics."""
+    old = {
+        "schema_version": 1, "status": "ok", "error": None, "environment": {"versions": {}, "cpu": "x"}, "recipe": {"model": {"path": "m.pt"}},
+        "accuracy": {"metric": "accuracy", "baseline": 95.0, "after": {"prune": 20.0}, "samples": 10},
+        "passes": [{"name": "prune", "pass": "prune", "status": "ok", "reason": "", "seconds": 1.0, "config": {},
+                    "metrics": {"summary": "half remains", "note": "asked for less"}}],
+    }  # fmt: skip
+    record = parse(old, "run.json")
+    assert (record.passes[0].role, record.passes[0].summary) == ("trunk", "half remains")
+    document = run_document(record)
+    assert any(line.startswith("Cost: 75.00 points") for line in document.headlines)
+    assert "prune: asked for less." in document.lines(WHY)

@@ -60,7 +60,10 @@ def test_damage_is_a_miss_and_is_mended(tmp_path: Path, damage: str) -> None:
 
 
 def test_a_second_run_is_told_at_once(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from mlopt.run.directory import RunDirectory\nwith RunDirectory(Path(sys.argv[1])).locked(): print('in', flush=True); sys.stdin.read()"
+    code = (
+        "import sys; from pathlib import Path; from mlopt.run.directory import RunDirectory\nwith"
+        " RunDirectory(Path(sys.argv[1])).locked(): print('in', flush=True); sys.stdin.read()"
+    )
     other = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -180,3 +183,59 @@ def test_the_store_is_where_the_user_wants_it(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")  # the specification says to ignore it
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_place() == tmp_path / ".cache" / "mlopt"
+
+
+def test_publishing_the_same_never_takes_away_what_another_has_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one is between looking and moving when the other publishes: the other's files
+    stay where they are."""
+    one, other = Store(tmp_path), Store(tmp_path)
+    with one.opened(), other.opened():
+        stage = one.stage()
+        (stage / "a.bin").write_bytes(b"hello")
+        taken: list[int] = []
+
+        def meanwhile(path: Path) -> None:
+            if path == stage and not taken:
+                made = put(other, "k", b"hello")
+                taken.append(made.path.stat().st_ino)
+
+        monkeypatch.setattr("mlopt.run.store.fsync_path", meanwhile)
+        root, _ = one.publish(stage)
+    assert taken == [(root / "a.bin").stat().st_ino]
+
+
+def test_what_is_staged_and_left_is_swept(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.opened():
+        store.stage()
+    assert not list(tmp_path.glob("tmp-*"))
+    (tmp_path / "tmp-of-nobody-1").mkdir()
+    store.collect()
+    assert not list(tmp_path.glob("tmp-*"))
+
+
+def test_what_is_published_again_is_young_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.opened():
+        root = put(store, "k", b"hello").root
+        month = 31 * 86400
+        for path in (root, tmp_path / "actions" / "k.json"):
+            os.utime(path, (path.stat().st_mtime - month,) * 2)
+        stage = store.stage()
+        (stage / "a.bin").write_bytes(b"hello")
+        store.publish(stage)
+    assert store.collect().objects == 0
+    assert root.is_dir()
+
+
+def test_without_a_home_the_store_has_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(UsageError) as error:
+        default_place()
+    assert "--store" in error.value.hint

@@ -96,16 +96,25 @@ def execute(recipe: Recipe, where: Where, screen: Screen) -> int:
     from mlopt.run.runner import run
     from mlopt.run.store import Store, default_place
 
+    before = _written_at(where.directory)
     try:
         run(recipe, where.directory, Store(where.store or default_place()), screen.say)
     except BaseException:
         screen.done()
-        if (where.directory / "report.md").is_file() and (where.directory / "run.json").is_file():
+        if _written_at(where.directory) not in (None, before):  # what this run wrote, not an older one
             _show(where.directory, screen)
         raise
     screen.done()
     _show(where.directory, screen)
     return 0
+
+
+def _written_at(directory: Path) -> int | None:
+    """When the reports of a directory were written; None without any."""
+    try:
+        return (directory / "report.md").stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _show(directory: Path, screen: Screen) -> None:

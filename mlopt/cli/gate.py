@@ -249,6 +249,8 @@ def _command_line() -> str:
 
 
 def _store(place: Path | None) -> Any:
-    from mlopt.run.store import Store, default_place
+    """The store that was named; None for the user's, which is looked for only when it
+    is needed."""
+    from mlopt.run.store import Store
 
-    return Store(place or default_place())
+    return None if place is None else Store(place)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
+import itertools
 import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,10 +21,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from mlopt.data.parts import Part
+from mlopt.artifact import sha256_json
+from mlopt.data.parts import Batch, Part
+from mlopt.model.code import files_of_modules
 
-OWN_BATCH = 256
-LONGEST_PATH = 4096
+OWN_BATCH, FIRST = 256, 64
+"""Samples that are read at once; and how many are read in any case."""
+LONGEST_PATH, MOST_FILES = 4096, 100_000
+"""A directory with more files than this is not looked through."""
 NAMED = (type, types.ModuleType, types.BuiltinFunctionType, np.ufunc, torch.dtype, torch.device, np.dtype)
 """What its name says all about."""
 
@@ -38,15 +42,16 @@ def fingerprint_of(part: Part) -> str:
     try:
         seen = _Content()
         seen.add(part.source)
-        return seen.digest.hexdigest()
+        content = seen.finished()
     except (_Opaque, RecursionError):
-        return _of_samples(part)
+        content = _of_samples(part.batches(OWN_BATCH))
+    return sha256_json([content, _of_samples([part.take(FIRST)])])
 
 
-def _of_samples(part: Part) -> str:
-    """SHA-256 of every sample, read once."""
+def _of_samples(batches: Iterable[Batch]) -> str:
+    """SHA-256 of samples as they are given."""
     digest = hashlib.sha256()
-    for inputs, target in part.batches(OWN_BATCH):
+    for inputs, target in batches:
         for tensor in (*inputs, *([] if target is None else [target])):
             digest.update(_tensor_bytes(tensor))
     return digest.hexdigest()
@@ -66,6 +71,12 @@ class _Content:
         self.digest = hashlib.sha256()
         self._numbers: dict[int, int] = {}
         self._keep: list[Any] = []
+        self._modules: set[str] = set()
+
+    def finished(self) -> str:
+        """The hash of all that was added, and of the code that it runs."""
+        self._word("code", sorted(files_of_modules(self._modules).items()))
+        return self.digest.hexdigest()
 
     def _word(self, *words: object) -> None:
         self.digest.update(("\0".join(map(str, words)) + "\1").encode())
@@ -107,7 +118,19 @@ class _Content:
         elif isinstance(
             value, DataLoader
         ):  # how it reads is its own affair; its workers and generator are none of the data
-            self._all("loader", [value.dataset, value.batch_size, value.drop_last, value.collate_fn])
+            self._all(
+                "loader",
+                [
+                    value.dataset,
+                    value.batch_size,
+                    value.drop_last,
+                    value.collate_fn,
+                    value.sampler,
+                    value.batch_sampler,
+                ],
+            )
+        elif isinstance(value, torch.Generator):
+            self._word("generator", value.initial_seed())
         elif isinstance(value, functools.partial):
             self._all("partial", [value.func, value.args, value.keywords])
         elif isinstance(value, (types.FunctionType, types.MethodType)):
@@ -129,14 +152,11 @@ class _Content:
         if len(str(value)) > LONGEST_PATH or "\0" in str(value) or not str(value):
             return
         try:
-            files = (
-                sorted(path.rglob("*"))
-                if path.is_dir() and path.is_absolute()
-                else [path]
-                if path.is_file()
-                else []
-            )
-            for file in files:
+            files = [path] if path.is_file() else path.rglob("*") if path.is_dir() else ()
+            found = list(itertools.islice(files, MOST_FILES + 1))
+            if len(found) > MOST_FILES:
+                raise _Opaque
+            for file in sorted(found):
                 state = file.stat()
                 self._word(file, state.st_size, state.st_mtime_ns)
         except OSError:
@@ -145,11 +165,9 @@ class _Content:
     def _function(self, value: types.FunctionType | types.MethodType) -> None:
         function = value.__func__ if isinstance(value, types.MethodType) else value
         self._word("function", function.__module__, function.__qualname__)
-        self.digest.update(function.__code__.co_code)
-        self._all(
-            "held",
-            [function.__code__.co_consts and _plain_constants(function.__code__), function.__defaults__],
-        )
+        self._modules.add(function.__module__)
+        self._word(_described(function.__code__))  # a module may hold many, one of a script has no file
+        self._all("defaults", [function.__defaults__, function.__kwdefaults__])
         self._all("cells", [cell.cell_contents for cell in function.__closure__ or ()])
         if isinstance(value, types.MethodType):
             self.add(value.__self__)
@@ -159,26 +177,14 @@ class _Content:
         if not hasattr(value, "__dict__") or kind.__module__ in ("builtins", "_io"):
             raise _Opaque
         self._word("object", kind.__module__, kind.__qualname__)
-        for base in kind.__mro__:
-            if base.__module__.partition(".")[0] not in ("builtins", "torch", "typing", "mlopt"):
-                self._source(base)
+        self._modules |= {base.__module__ for base in kind.__mro__}
         self._all("attributes", [item for pair in sorted(vars(value).items()) for item in pair])
 
-    def _source(self, kind: type) -> None:
-        """The source of a class: its `__getitem__` decides what is given."""
-        try:
-            self.digest.update(inspect.getsource(kind).encode())
-        except (OSError, TypeError):
-            self._word("no source", kind.__qualname__)
 
-
-def _plain_constants(code: types.CodeType) -> tuple[str, ...]:
-    """Constants of a function, those of functions inside it too."""
-    return tuple(
-        (
-            " ".join(_plain_constants(item)) + item.co_code.hex()
-            if isinstance(item, types.CodeType)
-            else repr(item)
-        )
-        for item in code.co_consts
-    )
+def _described(code: types.CodeType) -> str:
+    """What a function does, without where it stands: its instructions, and the names
+    and constants that they use, those of functions inside it too."""
+    constants = [
+        _described(item) if isinstance(item, types.CodeType) else repr(item) for item in code.co_consts
+    ]
+    return repr((code.co_code.hex(), code.co_names, code.co_varnames, constants))

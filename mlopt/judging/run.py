@@ -37,7 +37,7 @@ from mlopt.measuring.samples import SampleFile, forget_samples
 from mlopt.measuring.sampling import Contender, Sampler, Workload
 from mlopt.model.trust import Trust
 from mlopt.records.gate import Manifest
-from mlopt.run.store import Store, default_place
+from mlopt.run.store import Store
 from mlopt.system.progress import Say, silent
 
 
@@ -71,7 +71,7 @@ class Gate:
         store: Store | None = None,
     ) -> None:
         self._policy, self._given, self._data, self._out, self._say = policy, given, data, out, say
-        self._store = store or Store(default_place())
+        self._store = store
         self._terms = Terms(policy, trust)
 
     def judge(self, candidate: str, baseline: str, only: str | None = None) -> Verdict:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlopt.artifact import Artifact, Format, TensorSpec
+from mlopt.catalog import backend_for
 from mlopt.errors import UsageError
 from mlopt.measuring.files import as_artifact
 from mlopt.model.trust import Trust
@@ -16,7 +17,7 @@ from mlopt.records.bench import BenchRow
 from mlopt.records.edge import to_json, write_json
 from mlopt.records.gate import Manifest, ManifestEntry, SideArtifact, SideRecord, read_manifest
 from mlopt.records.machine import Machine
-from mlopt.run.store import Store
+from mlopt.run.store import Store, default_place
 
 EAGER = "eager"
 
@@ -67,7 +68,7 @@ class Opening:
     trust: Trust
     given: tuple[TensorSpec, ...]
     scratch: Path
-    store: Store
+    store: Store | None = None
 
     def artifact(
         self, place: Path, specs: tuple[TensorSpec, ...] = (), precision: str | None = None
@@ -120,11 +121,13 @@ def _dense_of(run: Path, opening: Opening) -> Side:
             f"--baseline {EAGER} is the dense module of a run, and {run} is no run directory", hint
         )
     digest = next((entry.input_sha256 for entry in runs.read(run).passes if not entry.makes_dense), None)
-    with opening.store.opened():
-        if digest is None or not opening.store.holds(digest):
-            gone = f"the store {opening.store.root} no longer holds the dense module that {run} started from"
+    store = opening.store or Store(default_place())
+    with store.opened():
+        place = store.object(str(digest))
+        if digest is None or not (place / "model.json").is_file() or not store.holds(digest):
+            gone = f"the store {store.root} no longer holds the dense module that {run} started from"
             raise UsageError(gone, f"{hint}, or name the store of the run: --store DIR")
-        return _side("eager dense", opening.artifact(opening.store.object(digest)))
+        return _side("eager dense", opening.artifact(place))
 
 
 def _run_directory(path: Path, opening: Opening) -> Resolved:
@@ -136,12 +139,17 @@ def _run_directory(path: Path, opening: Opening) -> Resolved:
         file, name = path / entry.path, entry.name
         accuracy = entry.parity.metric if entry.parity else None
         stored = StoredNumbers(run.environment, tuple(row for row in run.bench if row.artifact == name))
-        if entry.format == Format.TENSORRT:
-            notes.append(f"{name} was not judged: mlopt builds TensorRT engines and cannot run them yet")
+        backend = backend_for(entry.format)
+        if not backend.can_run:
+            notes.append(f"{name} was not judged: {backend.why_not}")
         elif not file.is_file():
             sides.append(Side(name, None, entry.sha256, entry.bytes, accuracy, stored, f"{file} is gone"))
         elif entry.format in (Format.TORCHSCRIPT, Format.AOTI) and not opening.trust.trust_code:
             notes.append(f"{name} was not judged: it is code (--trust-code runs it)")
+        elif entry.format not in list(Format):  # of a plugin, whose runtime is registered here
+            inputs = opening.given or run.input
+            made = Artifact(name, entry.format, file.parent, file.name, "", inputs, entry.precision)
+            sides.append(_side(name, made, accuracy, stored))
         else:
             sides.append(_side(name, opening.artifact(file, run.input, entry.precision), accuracy, stored))
     if not sides and (path / "model" / "model.json").is_file():

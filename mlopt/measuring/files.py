@@ -25,7 +25,7 @@ def as_artifact(text: str, trust: Trust, given: tuple[TensorSpec, ...], scratch:
     """What a MODEL argument is, as something a worker can open. A live module is
     written as a bundle first."""
     source = open_model(text, trust)
-    if source.format is Format.TENSORRT:
+    if source.format == Format.TENSORRT:
         raise UsageError(
             f"{text}: mlopt builds TensorRT engines and cannot run them yet",
             "measure it with trtexec or tensorrt_rtx",
@@ -41,7 +41,7 @@ def as_artifact(text: str, trust: Trust, given: tuple[TensorSpec, ...], scratch:
         return Artifact(text, Format.MODULE, root, "", "", specs)
     assert source.path is not None
     specs = given
-    if source.format is Format.ONNX:
+    if source.format == Format.ONNX:
         from mlopt.model.onnx_file import check_onnx, input_specs
 
         specs = input_specs(check_onnx(source.path))

@@ -53,7 +53,7 @@ def pack(
             [as_artifact(text, trust.for_model(text), given, Path(scratch)) for text in models]
         )
         for artifact in artifacts:
-            if artifact.format is Format.MODULE:
+            if artifact.format == Format.MODULE:
                 _without_code(artifact)
         partial = out.with_name(f".{out.name}.tmp-{os.getpid()}")
         try:
@@ -197,7 +197,7 @@ def _opened(root: Path, packed: PackedArtifact, trust: Trust) -> Artifact:
         )
     artifact = Artifact(
         packed.name,
-        Format(packed.format),
+        packed.format,
         place,
         packed.main,
         packed.digest,

@@ -19,7 +19,7 @@ import hashlib
 import importlib
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,15 @@ def code_sha256(origin: Origin, trust: Trust) -> str:
                 for base in kind.__mro__ if isinstance(kind, type) else (kind,):
                     _add(base.__module__, f"{base.__module__}.{base.__qualname__}", found)
     return sha256_json(sorted(found.items()))
+
+
+def files_of_modules(modules: Iterable[str]) -> dict[str, str]:
+    """The hashes of the files of imported modules and of what they import of their own
+    project, by module; a module without a file of Python has `NO_SOURCE`."""
+    found: dict[str, str] = {}
+    for module in sorted(set(modules)):
+        _add(module, module, found)
+    return found
 
 
 def _known_elsewhere(name: str) -> bool:

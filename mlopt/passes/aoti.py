@@ -20,6 +20,6 @@ class AotiPass:
 
     def __call__(self, artifact: Artifact, stage: Path, run: RunContext) -> PassResult:
         file = self.config.gives()
-        module, _ = run.modules.borrow(artifact)
-        export_aoti(module.requires_grad_(False), artifact.inputs, stage / file)
+        with run.modules.frozen(artifact) as module:
+            export_aoti(module, artifact.inputs, stage / file)
         return PassResult(Artifact(file, Format.AOTI, stage, file, "", artifact.inputs), summary="compiled")

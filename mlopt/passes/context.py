@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +12,12 @@ from torch import nn
 from mlopt.artifact import Artifact
 from mlopt.data.samples import samples_for
 from mlopt.data.sets import DataSet
+from mlopt.errors import PassFailed
 from mlopt.model import bundle
 from mlopt.model.bundle import Bundle
+from mlopt.model.tensors import relink
 from mlopt.model.trust import Trust
+from mlopt.pruning.copies import share_copy
 
 
 class Modules:
@@ -41,6 +45,30 @@ class Modules:
         taken = self.borrow(artifact)
         self._last = None
         return taken
+
+    def copy(self, artifact: Artifact) -> nn.Module:
+        """A copy to be run, its tensors shared: what a forward keeps (a mask, a
+        counter) stays in the copy. A module that cannot be copied is loaded once
+        more."""
+        module, _ = self.borrow(artifact)
+        try:
+            made = share_copy(module)
+            relink(made)
+            return made
+        except PassFailed:
+            return bundle.read(artifact.path, self._trust)[0].eval()
+
+    @contextlib.contextmanager
+    def frozen(self, artifact: Artifact) -> Iterator[nn.Module]:
+        """A copy whose parameters need no gradients for as long: what exporters
+        take."""
+        module = self.copy(artifact)
+        learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        try:
+            yield module.requires_grad_(False)
+        finally:
+            for parameter in learning:
+                parameter.requires_grad_(True)
 
     def forget(self) -> None:
         """Let the last module go."""

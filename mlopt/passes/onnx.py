@@ -22,8 +22,8 @@ class OnnxPass:
 
     def __call__(self, artifact: Artifact, stage: Path, run: RunContext) -> PassResult:
         file, opset = self.config.gives(), self.config.opset
-        module, _ = run.modules.borrow(artifact)
-        done = export_onnx(module.requires_grad_(False), artifact.inputs, stage / file, opset)
+        with run.modules.frozen(artifact) as module:
+            done = export_onnx(module, artifact.inputs, stage / file, opset)
         words = sorted({dim for spec in done.inputs for dim in spec.dims if isinstance(dim, str)})
         shape = "dynamic " + ", ".join(words) if dynamic_shapes(done.inputs) else "fixed shape"
         findings = (Finding("note", file, f"{done.why_fixed}."),) if done.why_fixed else ()

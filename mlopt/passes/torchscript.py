@@ -20,9 +20,9 @@ class TorchScriptPass:
 
     def __call__(self, artifact: Artifact, stage: Path, run: RunContext) -> PassResult:
         file = self.config.gives()
-        module, _ = run.modules.borrow(artifact)
         inputs, _ = run.samples(artifact, 2)
-        done = export_torchscript(module.requires_grad_(False), inputs, stage / file)
+        with run.modules.frozen(artifact) as module:
+            done = export_torchscript(module, inputs, stage / file)
         return PassResult(
             Artifact(file, Format.TORCHSCRIPT, stage, file, "", artifact.inputs), asdict(done), (), done.how
         )

@@ -224,7 +224,7 @@ class Quantize(PassConfig):
         return "model.fp16.onnx" if self.precision == "fp16" else f"model.int8-{self.target}.onnx"
 
     def needs(self) -> tuple[str, ...]:
-        return ("fp16",) if self.precision == "fp16" else ("onnxruntime",)
+        return ("fp16", "onnxruntime") if self.precision == "fp16" else ("onnxruntime",)
 
 
 class TensorRT(PassConfig):

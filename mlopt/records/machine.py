@@ -36,6 +36,11 @@ class Machine:
         )
         return f"{self.cpu}, {self.cores} cores, GPU {self.gpu or 'none'}, {shown}"
 
+    def key(self) -> str:
+        """Everything that figures and compiled files depend on, in one text."""
+        values = [getattr(self, name) for name in SAME]
+        return repr([*values, *(self.versions.get(name) for name in SAME_VERSIONS)])
+
     def differences(self, here: Machine) -> list[str]:
         """In what this machine differs from another, in words, as far as times depend
         on it; empty when figures of both may be set side by side."""

@@ -3,12 +3,13 @@ scripts read it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from mlopt import catalog
 from mlopt.artifact import TensorSpec
 from mlopt.errors import UsageError
 from mlopt.records.bench import BenchRow
@@ -17,6 +18,8 @@ from mlopt.records.machine import Machine
 
 SCHEMA_VERSION = 1
 FILE = "run.json"
+DENSE, COMPRESSED = "eager dense", "eager compressed"
+"""What `bench` calls the module that came in, and the last of the trunk."""
 WHAT, HINT = "a record of mlopt", "give a run directory: the -o of compress, run or gate"
 
 PassStatus = Literal["ok", "declined", "cached", "failed"]
@@ -89,13 +92,16 @@ class Parity:
     metric: float | None = None
 
 
+FindingKind = Literal["note", "warning", "slow"]
+
+
 @dataclass(frozen=True)
 class Finding:
     """Something a pass found, in a sentence of its own. `kind`: `note`, `warning` (less
     than was hoped for) or `slow` (smaller, not faster); `subject`: what it is about (a
     layer, a file, the pass)."""
 
-    kind: Literal["note", "warning", "slow"]
+    kind: FindingKind
     subject: str
     sentence: str
 
@@ -176,10 +182,43 @@ class RunRecord:
     seconds: Seconds | None = None
 
 
+OLD_FINDINGS: tuple[tuple[str, FindingKind], ...] = (
+    ("warning", "warning"),
+    ("note", "note"),
+    ("gain", "note"),
+    ("why_fixed", "note"),
+    ("rung_reason", "note"),
+)
+"""Sentences that stood among the metrics before passes had findings."""
+
+
+def _of_first_edition(record: RunRecord, data: Json) -> RunRecord:
+    """Records that were written before passes said their role: it is in the catalog,
+    and what they found stands among their metrics."""
+    written = data.get("passes")
+    if not isinstance(written, list) or all(isinstance(e, dict) and "role" in e for e in written):
+        return record
+    return replace(record, passes=tuple(_old_entry(entry) for entry in record.passes))
+
+
+def _old_entry(entry: PassEntry) -> PassEntry:
+    spec = catalog.PASSES.get(entry.pass_)
+    said = [
+        (kind, str(entry.metrics[key]).rstrip(".")) for key, kind in OLD_FINDINGS if entry.metrics.get(key)
+    ]
+    return replace(
+        entry,
+        role=spec.role if spec else "leaf",
+        trains=spec.trains if spec else False,
+        summary=str(entry.metrics.get("summary") or ""),
+        findings=tuple(Finding(kind, entry.name, f"{text}.") for kind, text in said),
+    )
+
+
 def parse(data: Json, where: str) -> RunRecord:
     """A record from JSON. Raises `UsageError`."""
     check_version(data, SCHEMA_VERSION, where, WHAT, HINT)
-    return from_json(RunRecord, data, where, WHAT, HINT)
+    return _of_first_edition(from_json(RunRecord, data, where, WHAT, HINT), data)
 
 
 def read(path: Path) -> RunRecord:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mlopt.records.run import RunRecord
+from mlopt.records.run import COMPRESSED, DENSE, RunRecord
 from mlopt.report.blocks import Bars, Point, Step, Waterfall
-from mlopt.report.run_words import COMPRESSED, DENSE, fastest, first_batch, row_of
+from mlopt.report.run_words import fastest, first_batch, row_of
 from mlopt.report.words import duration, ratio, size
 
 

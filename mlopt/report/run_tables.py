@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mlopt.records.bench import BenchRow
-from mlopt.records.run import Amount, Parity, PassEntry, RunRecord
+from mlopt.records.run import COMPRESSED, DENSE, Amount, Parity, PassEntry, RunRecord
 from mlopt.report.blocks import Table
-from mlopt.report.run_words import COMPRESSED, DENSE, accuracy_of, fastest, first_batch, row_of
+from mlopt.report.run_words import accuracy_of, fastest, first_batch, row_of
 from mlopt.report.words import duration, ratio, size
 
 SHOWN_OPERATORS = 6

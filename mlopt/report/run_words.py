@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from mlopt.records.bench import BenchRow
-from mlopt.records.run import Failure, RunRecord
+from mlopt.records.run import COMPRESSED, DENSE, Failure, RunRecord
 from mlopt.report.explain import why_from_operators
 from mlopt.report.words import number, ratio
 
-DENSE, COMPRESSED = "eager dense", "eager compressed"
 SMALLER_NOT_FASTER = 1.05
 SHORT_CALL_S = 2e-3
 
@@ -124,7 +123,7 @@ def _reason(record: RunRecord, row: BenchRow) -> str:
     for entry in record.passes:
         for found in entry.findings:
             if found.kind == "slow" and found.subject == row.artifact:
-                return found.sentence
+                return found.sentence.rstrip(".")
     if row.p50_s < SHORT_CALL_S:
         return "a call is so short that the cost of starting operators outweighs their work"
     return "the time is in operators whose work did not shrink (memory-bound or element-wise)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mlopt import __version__
 from mlopt.artifact import Artifact, sha256_json
 from mlopt.catalog import backend_for
 from mlopt.errors import PassFailed
@@ -16,9 +17,6 @@ from mlopt.records.bench import BenchRow, Conditions
 from mlopt.records.machine import Machine
 from mlopt.records.run import RunRecord
 from mlopt.system.progress import Say
-
-DENSE, COMPRESSED = "eager dense", "eager compressed"
-"""What `bench` calls the module that came in, and the last of the trunk."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,9 @@ class Measured:
 def bench_key(artifacts: list[tuple[str, Artifact]], config: Bench, run: RunContext) -> str:
     """What rows depend on, but for the machine."""
     named: list[object] = [[name, artifact.digest] for name, artifact in artifacts]
-    return sha256_json([*named, config.model_dump(mode="json"), run.data.fingerprint, run.device])
+    return sha256_json(
+        [__version__, *named, config.model_dump(mode="json"), run.data.fingerprint, run.device]
+    )
 
 
 def measured_before(previous: RunRecord | None, key: str, here: Machine) -> Measured | None:

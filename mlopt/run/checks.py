@@ -18,7 +18,7 @@ from mlopt.checking.parity import judge as judge_parity
 from mlopt.checking.samples import EvaluationSamples, evaluation_samples
 from mlopt.data.labels import check_batch, check_labels
 from mlopt.data.parts import Part
-from mlopt.errors import VerdictFailed
+from mlopt.errors import PassFailed, VerdictFailed
 from mlopt.model.outputs import first_tensors
 from mlopt.passes.context import RunContext
 from mlopt.recipe import schema as recipe
@@ -66,12 +66,12 @@ class Checks:
         """What a bundle computes, in evaluation mode."""
         key = f"{artifact.digest}:{chunk}:{len(inputs[0])}"
         if self._reference is None or self._reference[0] != key:
-            module, _ = self._run.modules.borrow(artifact)
+            module = self._run.modules.copy(artifact)
 
             def call(arrays: Arrays) -> Arrays:
                 return [tensor.numpy() for tensor in first_tensors(module(*map(torch.from_numpy, arrays)))]
 
-            with torch.inference_mode():
+            with torch.no_grad():  # not inference_mode: a tensor that forward keeps must be trainable
                 self._reference = key, in_chunks(call, inputs, chunk)
         return self._reference[1]
 
@@ -83,9 +83,10 @@ class Checks:
                 artifact.name, WorkerSpec(artifact.format, artifact.path, precision=artifact.precision)
             ) as worker:
                 return worker.run(inputs, chunk)
-        runtime = open_runtime(
-            opener_of(artifact.format), OpenOptions(artifact.path, torch.get_num_threads())
-        )
+        devices = backend_for(artifact.format).devices
+        device = "cpu" if "cpu" in devices else devices[0]
+        options = OpenOptions(artifact.path, torch.get_num_threads(), device, artifact.precision)
+        runtime = open_runtime(opener_of(artifact.format), options)
         return in_chunks(runtime, inputs, chunk)
 
     def baseline(self, dense: Artifact) -> Accuracy | None:
@@ -107,11 +108,10 @@ class Checks:
     def of_module(self, artifact: Artifact) -> Parity:
         """The accuracy of a new module of the trunk."""
         inputs, target, chunk = self._fitting(artifact)
-        if target is None:
+        outputs = self.outputs_of_module(artifact, inputs, chunk)  # it must run, labels or not
+        if target is None or not outputs:
             return Parity()
-        return Parity(
-            metric=score(torch.from_numpy(self.outputs_of_module(artifact, inputs, chunk)[0]), target)[1]
-        )
+        return Parity(metric=score(torch.from_numpy(outputs[0]), target)[1])
 
     def of_export(self, artifact: Artifact, source: Artifact) -> Parity | None:
         """An export against what it was made from: the module, or the file that came
@@ -136,7 +136,14 @@ class Checks:
             return
         fields = {key: value for key, value in vars(parity).items() if key != "metric"}
         fields["max_error"] = float("inf") if parity.max_error is None else parity.max_error
-        judge_parity(ParityResult(**fields), getattr(self._config, artifact.precision), artifact.name)
+        tolerance = getattr(self._config, artifact.precision, None)
+        if not isinstance(tolerance, recipe.Tolerance):
+            known = ", ".join(name for name in recipe.Parity.model_fields if name != "samples")
+            raise PassFailed(
+                f"{artifact.name} is in {artifact.precision}, for which there is no tolerance",
+                f"a pass gives one of {known}",
+            )
+        judge_parity(ParityResult(**fields), tolerance, artifact.name)
 
 
 def verdict(record: RunRecord, max_drop: float | None) -> VerdictFailed | None:

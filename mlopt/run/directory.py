@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from mlopt.artifact import Artifact
+from mlopt.artifact import Artifact, files_of
 from mlopt.errors import UsageError
+from mlopt.records.run import ArtifactEntry
 from mlopt.system.files import explain_os_error, publish_dir, publish_file, write_atomic
 
 LOCK = ".lock"
@@ -82,20 +83,25 @@ class RunDirectory:
 
     def publish_export(self, artifact: Artifact) -> None:
         """Put an export and the files beside it into `exports/`."""
-        target = self.path / "exports"
-        target.mkdir(exist_ok=True)
-        for file in sorted(artifact.root.iterdir()):
-            publish_file(file, target / file.name)
+        _copy_files(artifact.root, self.path / "exports")
 
-    def remove_strangers(self, made: Iterable[Artifact], plans: set[str]) -> None:
-        """Exports and plans of an earlier, different recipe would pass for this
-        one's."""
+    def remove_strangers(
+        self, made: Iterable[Artifact], plans: Iterable[str], before: Iterable[ArtifactEntry]
+    ) -> None:
+        """Exports and plans of an earlier, different recipe would pass for this one's.
+
+        `before`: what the run before this one exported here; files that somebody else
+        has put there stay.
+        """
+        names = {file.relative_to(artifact.root) for artifact in made for file in files_of(artifact.root)}
         exports = self.path / "exports"
-        names = {file.name for artifact in made if artifact.main for file in artifact.root.iterdir()}
-        old = [file for file in exports.iterdir() if file.name not in names] if exports.is_dir() else []
+        old = [exports / Path(entry.path).name for entry in before]
+        old += [path.with_name(f"{path.name}.data") for path in old]
         ours = [path for path in self.path.glob("plan*.json") if OUR_PLANS.fullmatch(path.name)]
-        for file in [*old, *(path for path in ours if path.name not in plans)]:
-            file.unlink()
+        gone = [path for path in old if path.relative_to(exports) not in names and not path.is_symlink()]
+        for file in [*gone, *(path for path in ours if path.name not in set(plans))]:
+            if file.is_file():
+                file.unlink()
 
     def keep_failure(self, name: str, artifact: Artifact) -> Path:
         """Copy the input of a pass that failed, to reproduce it with; returns the
@@ -106,6 +112,13 @@ class RunDirectory:
         if not artifact.main:
             publish_dir(artifact.root, place / "model")
             return place / "model"
-        for file in sorted(artifact.root.iterdir()):  # a graph may have its weights in a file beside it
-            publish_file(file, place / file.name)
+        _copy_files(artifact.root, place)  # a graph may have its weights in files beside it
         return place / artifact.main
+
+
+def _copy_files(root: Path, target: Path) -> None:
+    """Every file below `root`, each replaced whole."""
+    for file in files_of(root):
+        place = target / file.relative_to(root)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        publish_file(file, place)

@@ -3,6 +3,7 @@ depends on."""
 
 from __future__ import annotations
 
+import platform
 from dataclasses import asdict, dataclass
 
 from mlopt import __version__
@@ -20,7 +21,8 @@ class ActionKey:
     classes and of its factory's module, since `forward` is not among the weights;
     `data`: fingerprint of the data; `files`: hashes of what else the pass reads;
     `samples`: how many the check runs on, whose result is remembered too. `nproc` is 1
-    for what does not train; `threads` and `machine` are None for what does not measure.
+    for what does not train; `threads` and `machine` are None for what does not
+    measure or is not bound to a machine.
     """
 
     pass_: str
@@ -45,6 +47,11 @@ class ActionKey:
         return sha256_json(asdict(self))
 
 
+EXPORTERS = ("onnxscript", "onnx-ir", "onnxconverter-common", "safetensors", "ml_dtypes", "transformers")
+"""Packages that decide what is written, beside those that run it."""
+
+
 def installed_versions() -> tuple[tuple[str, str | None], ...]:
-    """mlopt's version and those of the packages whose results it keeps."""
-    return (("mlopt", __version__), *((name, version_of(name)) for name in PACKAGES))
+    """The versions of mlopt, of Python, and of the packages whose results it keeps."""
+    own = (("mlopt", __version__), ("python", platform.python_version()))
+    return (*own, *((name, version_of(name)) for name in (*PACKAGES, *EXPORTERS)))

@@ -32,7 +32,7 @@ from mlopt.run.checks import Checks, verdict
 from mlopt.run.directory import RunDirectory
 from mlopt.run.intake import Intake, take_in, trust_of
 from mlopt.run.state import State
-from mlopt.run.step import Job, plan_name, started, take_step
+from mlopt.run.step import Job, started, take_step
 from mlopt.run.store import Store, default_place
 from mlopt.system.files import explain_os_error
 from mlopt.system.processes import check_stop, release_memory
@@ -73,7 +73,7 @@ def run(
             for state in _states(recipe, place, store, say, data, ended, previous):
                 if state.failure is None:
                     check_stop()
-            assert state is not None
+            assert state is not None  # the first state is there, or `_states` has raised
             if state.failure is not None:
                 raise state.failure
             ended = replace(state.record, status="ok")
@@ -146,19 +146,18 @@ def _states(
     state = _first_state(recipe, taken, context, empty)
     place.write("recipe.yaml", recipe.to_yaml())
     yield state  # nothing that was given is refused after this
-    plans: set[str] = set()
     for number, step in enumerate(steps, 1):
+        # Kept only if the run ends here and now: the record then says which pass was at
+        # work.
         yield state.with_entry(started(step, state.made.get(step.takes)))
         state = take_step(job, state, step, f"[{number}/{len(steps)}] {step.name}")
         records.write(place.path, state.record)
-        if step.is_trunk and state.failure is None and state.module is not None:
-            plans |= {name for name in [plan_name(step, state.module)] if name}
         yield state
         if state.failure is not None and step.is_trunk:
             return
     if state.module is not None and not any(step.is_trunk for step in steps):
         place.publish_module(state.module)  # an earlier run may have left another
-    place.remove_strangers(state.made.values(), plans)
+    place.remove_strangers(state.made.values(), state.plans, previous.artifacts if previous else ())
     state = _measured(state, recipe, previous, say)
     yield (
         state if state.failure is not None else replace(state, failure=verdict(state.record, recipe.max_drop))

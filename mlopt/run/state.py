@@ -10,8 +10,7 @@ from mlopt.artifact import Artifact, Format
 from mlopt.errors import MloptError
 from mlopt.passes.context import RunContext
 from mlopt.recipe.configs import MODULE
-from mlopt.records.run import Amount, PassEntry, RunRecord, Seconds
-from mlopt.run.bench import COMPRESSED, DENSE
+from mlopt.records.run import COMPRESSED, DENSE, Amount, PassEntry, RunRecord, Seconds
 from mlopt.run.checks import Checks
 
 
@@ -27,6 +26,8 @@ class State:
     start: Artifact
     made: Mapping[str, Artifact] = field(default_factory=dict)
     seconds: Seconds = field(default_factory=Seconds)
+    plans: tuple[str, ...] = ()
+    """Files of decisions in the run directory, so far."""
     failure: MloptError | None = None
 
     @property

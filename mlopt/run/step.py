@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -128,7 +130,7 @@ def key_of(job: Job, state: State, step: Step, artifact: Artifact, version: int)
         device=context.device,
         nproc=context.nproc if spec.trains else 1,
         threads=context.threads if spec.measures else None,
-        machine=str(job.machine) if spec.measures else None,
+        machine=job.machine.key() if spec.measures or spec.machine_bound else None,
         files=tuple(_sha256_of(path) for path in step.config.reads()),
         samples=job.recipe.parity.samples,
         versions=installed_versions(),
@@ -154,15 +156,17 @@ def carried_out(job: Job, state: State, step: Step, artifact: Artifact, label: s
         state.checks.judge(known.artifact, known.parity)
         return known
     job.say(f"{label}  ...", "working")
-    stage = job.store.stage()
+    with _store_errors(job.store):
+        stage = job.store.stage()
     begin = time.perf_counter()
     try:
-        with library_errors(step.name):
+        with library_errors(step.name), _store_errors(job.store):
             made: PassResult = implementation(step.config)(artifact, stage, state.context)
         worked = time.perf_counter() - begin
         if made.declined:
             raise Declined(step.name, made.declined)
-        root, digest = job.store.publish(stage)
+        with _store_errors(job.store):
+            root, digest = job.store.publish(stage)
     finally:
         job.store.discard(stage)
     result = replace(made.artifact, root=root, digest=digest)
@@ -170,8 +174,19 @@ def carried_out(job: Job, state: State, step: Step, artifact: Artifact, label: s
         parity = _checked(state, result)
     state.checks.judge(result, parity)
     metrics: Json = plain({**made.metrics, "summary": made.summary})
-    job.store.record(key, result, to_json(Memory(metrics, made.findings, made.summary, parity)))
+    with _store_errors(job.store):
+        job.store.record(key, result, to_json(Memory(metrics, made.findings, made.summary, parity)))
     return StepOutcome("ok", result, metrics, made.findings, made.summary, parity, worked)
+
+
+@contextlib.contextmanager
+def _store_errors(store: Store) -> Iterator[None]:
+    """A pass writes into the store: a disk that is full there is not the run
+    directory's."""
+    try:
+        yield
+    except OSError as error:
+        raise store.explained(error) from error
 
 
 def _remembered(job: Job, key: str) -> StepOutcome | None:
@@ -228,7 +243,9 @@ def _published(
     if step.is_trunk:
         now = sizes(result.root, state.context.trust)
         state = state.with_counts(entry, now.parameters, now.bytes)
-        job.place.publish_module(result, plan_name(step, result))
+        plan = _next_plan(state, result)
+        job.place.publish_module(result, plan)
+        state = replace(state, plans=(*state.plans, *([plan] if plan else [])))
     else:
         state = _with_export(state, result, outcome.parity)
         job.place.publish_export(result)
@@ -243,10 +260,13 @@ def _published(
     return state
 
 
-def plan_name(step: Step, result: Artifact) -> str | None:
+def _next_plan(state: State, result: Artifact) -> str | None:
     """What the decisions of a pruning are called in the run directory: plan.json,
     plan-2.json; None for what decided nothing."""
-    return f"{step.name.replace('prune', 'plan')}.json" if (result.root / PLAN).is_file() else None
+    if not (result.root / PLAN).is_file():
+        return None
+    number = len(state.plans) + 1
+    return PLAN if number == 1 else f"plan-{number}.json"
 
 
 def _with_export(state: State, result: Artifact, parity: Parity | None) -> State:

@@ -41,9 +41,17 @@ DAYS = 30.0
 
 
 def default_place() -> Path:
-    """$XDG_CACHE_HOME/mlopt, else ~/.cache/mlopt."""
+    """$XDG_CACHE_HOME/mlopt, else ~/.cache/mlopt. Raises `UsageError` where there is no
+    home."""
     cache = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(cache) if Path(cache).is_absolute() else Path.home() / ".cache") / "mlopt"
+    if Path(cache).is_absolute():
+        return Path(cache) / "mlopt"
+    try:
+        return Path.home() / ".cache" / "mlopt"
+    except RuntimeError as error:
+        raise UsageError(
+            "there is no home directory to keep finished passes in", "name a place for them: --store DIR"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -76,8 +84,9 @@ class Store:
                 owner: IO[str] = stack.enter_context((self.root / "owners" / self._id).open("a+"))
                 fcntl.flock(owner, fcntl.LOCK_EX)
             except OSError as error:
-                raise self._explained(error) from error
+                raise self.explained(error) from error
             stack.callback((self.root / "owners" / self._id).unlink, missing_ok=True)
+            stack.callback(self._drop_staged)
             if not _locked(shared, fcntl.LOCK_SH):
                 raise UsageError(
                     f"the store {self.root} is being collected", "run the same command again in a moment"
@@ -85,9 +94,15 @@ class Store:
             self._sweep()
             yield
 
-    def _explained(self, error: OSError) -> UsageError:
+    def explained(self, error: OSError) -> UsageError:
+        """A disk that would not take more, in words that name the store."""
         found = explain_os_error(error, self.root)
         return UsageError(found.message, "name another place for the store: --store DIR")
+
+    def _drop_staged(self) -> None:
+        """What this process has staged and neither published nor discarded."""
+        for path in self.root.glob(f"tmp-{self._id}-*"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def _sweep(self) -> None:
         """Remove what dead processes left half written: the kernel freed their locks,
@@ -116,17 +131,20 @@ class Store:
             fsync_path(path)
         digest = digest_of(hash_tree(staged))
         final = self.object(digest)
-        if self.holds(digest):
-            self.discard(staged)
-            return final, digest
         fsync_path(staged)
-        shutil.rmtree(final, ignore_errors=True)  # damaged, if it is there at all
         try:
             os.replace(staged, final)
-        except OSError:
+        except OSError:  # something is there already
             if not self.holds(digest):
-                raise
-            self.discard(staged)  # another process has just published the same
+                # Moved aside whole, never deleted in place: another process may be
+                # publishing the same.
+                aside = self.root / f"tmp-{self._id}-damaged-{self._staged}"
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(final, aside)
+                os.replace(staged, final)
+                shutil.rmtree(aside, ignore_errors=True)
+            self.discard(staged)
+        os.utime(final)  # asked for now: it stays when garbage is collected
         fsync_path(final.parent)
         return final, digest
 
@@ -158,7 +176,8 @@ class Store:
                 Artifact.from_description(data["artifact"], self.object(digest), digest),
                 dict(data["record"]),
             )
-            os.utime(path)  # asked for now: it stays when garbage is collected
+            for used in (path, self.object(digest)):
+                os.utime(used)  # asked for now: it stays when garbage is collected
             return found
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -184,7 +203,8 @@ class Store:
         with (self.root / "lock").open("a+") as stream:
             if not _locked(stream, fcntl.LOCK_EX):
                 raise UsageError(f"runs are at work in the store {self.root}", "wait for them to end")
-            self._sweep() if (self.root / "owners").is_dir() else None
+            for path in self.root.glob("tmp-*"):  # nobody is at work: all of them are left over
+                shutil.rmtree(path, ignore_errors=True)
             before = self.usage()
             named = set()
             for path in (self.root / "actions").glob("*.json"):
