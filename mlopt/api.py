@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, get_args
 
 import torch
 from torch import nn
@@ -30,6 +30,7 @@ from mlopt.pruning.budget import Amount
 from mlopt.pruning.latency import as_share_of_time, prune_to_latency
 from mlopt.pruning.plan_file import Plan
 from mlopt.pruning.pruner import Declined, Options, Pruned, Pruner
+from mlopt.recipe.configs import Prune
 from mlopt.recipe.from_options import Wanted, build_recipe
 from mlopt.recipe.schema import Bench, Model
 from mlopt.records.bench import BenchRow, Conditions
@@ -41,7 +42,7 @@ from mlopt.training.loop import recalibrate_batch_norm
 from mlopt.training.objectives import taylor_losses
 
 
-def load(path: str | Path, *, arch: str | None = None, allow_class: Sequence[str] = ()) -> nn.Module:
+def load(path: str | Path, *, arch: str | None = None, allow_class: str | Sequence[str] = ()) -> nn.Module:
     """The module of a bundle (or of a run directory's `model/`), pruned as it is, in
     evaluation mode. No pickle is involved.
 
@@ -51,7 +52,7 @@ def load(path: str | Path, *, arch: str | None = None, allow_class: Sequence[str
     directory = Path(path)
     if (directory / "run.json").is_file():
         directory = directory / "model"
-    module, _ = bundle.read(directory, Trust(arch=arch, allow_class=tuple(allow_class)))
+    module, _ = bundle.read(directory, Trust(arch=arch, allow_class=_words(allow_class)))
     return module.eval()
 
 
@@ -63,9 +64,18 @@ class PruneOptions(TypedDict, total=False):
     spread: str
     round_to: int | None
     floor: float
-    keep: Sequence[str]
+    keep: str | Sequence[str]
     seed: int
     runtime: str
+
+
+RUNTIMES = get_args(Prune.model_fields["runtime"].annotation)
+
+
+def _words(value: str | Sequence[str]) -> tuple[str, ...]:
+    """One word is a list of one: nobody who writes `export="onnx"` means four
+    letters."""
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def _known(function: str, options: Mapping[str, Any], known: type) -> None:
@@ -84,7 +94,7 @@ def _pruning_options(options: PruneOptions) -> Options:
         options.get("spread", plain.spread),
         options.get("round_to", plain.round_to),
         options.get("floor", plain.floor),
-        tuple(options.get("keep", plain.keep)),
+        _words(options.get("keep", plain.keep)),
         options.get("seed", plain.seed),
     )
 
@@ -107,6 +117,8 @@ def prune(
     """
     _known("prune", options, PruneOptions)
     runtime = options.get("runtime", "onnx")
+    if runtime not in RUNTIMES:
+        raise UsageError(f"runtime {runtime} is not known", f"choose from {', '.join(RUNTIMES)}")
     importance = options.get("importance", "l2")
     tensors = positional(module, inputs)
     budget = Amount.parse(str(amount))
@@ -170,12 +182,12 @@ class CompressOptions(TypedDict, total=False):
     prune: str | float | None
     finetune: int
     distill: int
-    quantize: Sequence[str]
-    export: Sequence[str]
-    target: Sequence[str]
+    quantize: str | Sequence[str]
+    export: str | Sequence[str]
+    target: str | Sequence[str]
     factory: str | None
     factory_args: dict[str, Any] | None
-    allow_class: Sequence[str]
+    allow_class: str | Sequence[str]
     max_drop: float | None
     seed: int
     threads: int
@@ -211,16 +223,16 @@ def compress(
         dense = put(
             kept, described, lambda stage: bundle.write(stage, model, bundle.Bundle(head.origin, specs))
         )
-    named = tuple(sorted(own | set(options.get("allow_class", ()))))
+    named = tuple(sorted(own | set(_words(options.get("allow_class", ())))))
     loaded = _data(data, specs)
     amount = options.get("prune")
     wanted = Wanted(
         prune=None if amount is None else str(amount),
         finetune=options.get("finetune", 0),
         distill=options.get("distill", 0),
-        quantize=tuple(options.get("quantize", ())),
-        export=tuple(options.get("export", ("torchscript", "onnx"))),
-        target=tuple(options.get("target", ("cpu",))),
+        quantize=_words(options.get("quantize", ())),
+        export=_words(options.get("export", ("torchscript", "onnx"))),
+        target=_words(options.get("target", ("cpu",))),
         data=data if isinstance(data, str) else ("live" if loaded is not None else None),
         max_drop=options.get("max_drop"),
         seed=options.get("seed", 0),

@@ -63,7 +63,12 @@ class TensorSpec:
     def from_json(cls, data: Any) -> TensorSpec:
         """The inverse. Raises `KeyError` or `TypeError` for anything else: who reads
         the file names it."""
-        return cls(str(data["name"]), tuple(data["dims"]), str(data["dtype"]))
+        dims = tuple(data["dims"])
+        if not isinstance(data["dims"], (list, tuple)) or not all(
+            isinstance(dim, (int, str)) for dim in dims
+        ):
+            raise TypeError("dims are sizes and names")
+        return cls(str(data["name"]), dims, str(data["dtype"]))
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,11 @@ class Artifact:
         """The inverse, for files that lie below `root`. Raises `KeyError` or
         `TypeError` for what `describe` did not write."""
         fields = dict(data)
+        for key in ("name", "main", "precision", "target"):
+            if not isinstance(fields[key], str):
+                raise TypeError(f"{key} is no text")
+        if not isinstance(fields["meta"], dict):
+            raise TypeError("meta is no mapping")
         fields["format"] = _format(str(fields["format"]))
         fields["inputs"] = tuple(TensorSpec.from_json(spec) for spec in fields["inputs"])
         return cls(root=root, digest=digest, **fields)

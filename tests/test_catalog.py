@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,11 @@ import torch
 from torch import nn
 
 from mlopt import catalog
+from mlopt.artifact import Artifact
 from mlopt.catalog import BackendSpec, PassSpec
 from mlopt.cli.main import main
 from mlopt.errors import RecipeError, UsageError
+from mlopt.passes.context import RunContext
 from mlopt.recipe.configs import PassConfig
 from mlopt.recipe.order import steps_of
 from mlopt.recipe.schema import Recipe, parse
@@ -108,3 +112,50 @@ def test_what_a_pass_needs_is_looked_for_before_anything_runs(tmp_path: Path) ->
     with pytest.raises(Exception, match="no_such_package") as error:
         steps_of(recipe)
     assert error.value.exit_code == 4  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("exit", "SystemExit"),
+        ("no file", "FileNotFoundError"),
+        ("none", "not a PassResult"),
+        ("name", "its configuration says model.toy.npz"),
+        ("unwritten", "which it has not written"),
+        ("metrics", "cannot be written down"),
+        ("findings", "no Finding"),
+    ],
+)
+def test_a_fault_of_a_pass_from_outside_costs_its_own_result_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, words: str
+) -> None:
+    """Nothing of it is kept, the other passes go on, and the record says what was
+    wrong."""
+    monkeypatch.chdir(tmp_path)
+    torch.save(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)), "model.pt")
+    Path("r.yaml").write_text(RECIPE.replace("0.3", "0.3, enabled: false"))
+    good = toys.ToyPass.__call__
+
+    def bad(self: toys.ToyPass, artifact: Artifact, stage: Path, run: RunContext) -> object:
+        if fault == "exit":
+            sys.exit(0)
+        if fault == "no file":
+            (tmp_path / "missing").read_bytes()
+        made = good(self, artifact, stage, run)
+        return {
+            "none": None,
+            "name": replace(made, artifact=replace(made.artifact, name="other")),
+            "unwritten": replace(made, artifact=replace(made.artifact, main="other")),
+            "metrics": replace(made, metrics={"a": object()}),
+            "findings": replace(made, findings=("slow",)),
+        }[fault]
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(toys.ToyPass, "__call__", bad)
+    assert main(["run", "r.yaml", "-o", "run"]) == 3
+    toy, onnx = run_json(Path("run"))["passes"]
+    assert toy["status"] == "failed"
+    assert words in toy["reason"]
+    assert onnx["status"] == "ok"
+    assert [path.name for path in Path("run/exports").iterdir()] == ["model.onnx"]

@@ -18,7 +18,9 @@ from torch.utils.data import TensorDataset
 import mlopt
 from mlopt import catalog
 from mlopt.artifact import Artifact, Format, TensorSpec
+from mlopt.cli.main import main
 from mlopt.data.sets import NO_DATA
+from mlopt.errors import UsageError
 from mlopt.model import bundle
 from mlopt.model.trust import Trust
 from mlopt.recipe.configs import PassConfig
@@ -260,13 +262,9 @@ def test_a_bundle_is_loaded_at_most_four_times_and_data_is_read_once(
     )
     assert run.record.status == "ok"
     assert 1 <= len(loads) <= 4, loads
-    once_for_the_fingerprint, once_for_labels = 1, 1
-    assert max(train.reads) <= 3 + once_for_the_fingerprint + once_for_labels, (
-        "an epoch reads the training set once"
-    )
-    assert max(held.reads) <= once_for_the_fingerprint + once_for_labels + 1, (
-        "the evaluation set is read once a run"
-    )
+    # The first samples are read once more for the fingerprint, and once for the labels.
+    assert max(train.reads) <= 3 + 2, "an epoch reads the training set once"
+    assert max(held.reads) <= 1 + 2, "the evaluation set is read once a run"
 
 
 def test_a_run_leaves_nothing_of_another_recipe_in_its_directory(tmp_path: Path) -> None:
@@ -274,14 +272,40 @@ def test_a_run_leaves_nothing_of_another_recipe_in_its_directory(tmp_path: Path)
     what the user put there stays."""
     module, x = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 4)), torch.randn(2, 8)
     place = tmp_path / "run"
-    mlopt.compress(module, x, prune=0.5, export=["onnx"], out=place, bench=False)
+    mlopt.compress(module, x, prune=0.5, export="onnx", out=place, bench=False)
     assert mlopt.load(place)[0].out_features < 64
-    (place / "plan-of-mine.json").write_text("{}")
-    mlopt.compress(module, x, export=["torchscript"], out=place, bench=False)
+    assert run_json(place)["plans"] == ["plan.json"]
+    (place / "plan-7.json").write_text("{}")
+    mlopt.compress(module, x, export="torchscript", out=place, bench=False)
     assert mlopt.load(place)[0].out_features == 64
-    assert {path.name for path in place.iterdir()} >= {"model", "plan-of-mine.json", "run.json"}
+    assert {path.name for path in place.iterdir()} >= {"model", "plan-7.json", "run.json"}
     assert not (place / "plan.json").exists()
     assert [path.name for path in (place / "exports").iterdir()] == ["model.torchscript.pt"]
+
+
+def test_a_run_from_a_file_leaves_no_module_of_an_earlier_one(tmp_path: Path) -> None:
+    module, x = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 4)), torch.randn(2, 8)
+    place = tmp_path / "run"
+    mlopt.compress(module, x, export="onnx", out=place, bench=False)
+    file = place / "exports" / "model.onnx"
+    command = [str(file), "--export", "onnx", "--quantize", "int8", "--no-bench", "-o", str(place)]
+    assert main(["compress", *command]) == 0
+    assert not (place / "model").exists(), "the module is not this run's"
+    assert file.is_file(), "what a run reads, it does not remove"
+    assert main(["compress", *command]) == 0
+
+
+def test_a_run_keeps_the_plan_that_it_reads(tmp_path: Path) -> None:
+    module, x = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 4)), torch.randn(2, 8)
+    place = tmp_path / "run"
+    mlopt.compress(module, x, prune=0.5, export="onnx", out=place, bench=False)
+    torch.save(module, tmp_path / "m.pt")
+    mine = place / "plan-2.json"
+    mine.write_text((place / "plan.json").read_text())
+    command = ["prune", str(tmp_path / "m.pt"), "--input", "x=batch,8", "--plan", str(mine), "-o", str(place)]
+    for _ in range(2):
+        assert main(command) == 0
+        assert mine.is_file()
 
 
 KEEPS = """
@@ -356,3 +380,12 @@ def test_a_record_of_the_first_edition_is_read_as_it_was_meant() -> None:
     document = run_document(record)
     assert any(line.startswith("Cost: 75.00 points") for line in document.headlines)
     assert "prune: asked for less." in document.lines(WHY)
+
+
+def test_the_python_interface_names_what_may_be_chosen(tmp_path: Path) -> None:
+    module, x = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 4)), torch.randn(2, 8)
+    with pytest.raises(UsageError, match="runtime zz") as error:
+        mlopt.prune(module, x, runtime="zz")
+    assert all(name in error.value.hint for name in ("onnx", "torchscript", "eager"))
+    with pytest.raises(UsageError, match="--quantize int9"):
+        mlopt.compress(module, x, quantize="int9", out=tmp_path / "run")

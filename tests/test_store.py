@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -239,3 +240,64 @@ def test_without_a_home_the_store_has_to_be_named(tmp_path: Path, monkeypatch: p
     with pytest.raises(UsageError) as error:
         default_place()
     assert "--store" in error.value.hint
+
+
+def test_a_directory_of_somebody_else_is_neither_used_nor_collected(tmp_path: Path) -> None:
+    theirs = tmp_path / "objects" / "holiday"
+    theirs.mkdir(parents=True)
+    (theirs / "1.jpg").write_bytes(b"x")
+    with pytest.raises(UsageError, match="no store of mlopt"):
+        Store(tmp_path).collect(0)
+    with pytest.raises(UsageError, match="not empty, and no store"), Store(tmp_path).opened():
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["objects"]
+    assert (theirs / "1.jpg").is_file()
+
+
+@pytest.mark.parametrize("place", ["objects/holiday", "actions/k.json"])
+def test_what_somebody_puts_into_a_store_is_in_nobodys_way(tmp_path: Path, place: str) -> None:
+    store = Store(tmp_path)
+    with store.opened():
+        pass
+    (tmp_path / place).mkdir()
+    (tmp_path / place / "1.jpg").write_bytes(b"x")
+    assert store.usage().objects == 0
+    assert store.collect(0).objects == 0
+    assert (tmp_path / place / "1.jpg").is_file(), "nothing is removed that the store did not make"
+    with store.opened():
+        assert store.lookup("k") is None
+        put(store, "k", b"hello")
+        assert store.lookup("k") is not None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"main": "../../../etc/hostname"},
+        {"main": "b.bin"},
+        {"main": None},
+        {"inputs": [{"name": "x", "dims": "abc", "dtype": "float32"}]},
+        {"inputs": [{"name": "x", "dims": [[1]], "dtype": "float32"}]},
+        {"meta": 3},
+        {"unknown": 1},
+    ],
+    ids=str,
+)
+def test_a_description_that_is_damaged_is_a_miss(tmp_path: Path, change: dict[str, object]) -> None:
+    store = Store(tmp_path)
+    with store.opened():
+        put(store, "k", b"hello")
+        path = tmp_path / "actions" / "k.json"
+        data = json.loads(path.read_text())
+        assert store.lookup("k") is not None
+        path.write_text(json.dumps({**data, "artifact": {**data["artifact"], **change}}))
+        assert store.lookup("k") is None
+
+
+def test_an_object_that_is_a_link_is_a_miss(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with store.opened():
+        artifact = put(store, "k", b"hello")
+        artifact.root.rename(tmp_path / "elsewhere")
+        artifact.root.symlink_to(tmp_path / "elsewhere")
+        assert store.lookup("k") is None

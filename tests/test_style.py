@@ -24,8 +24,9 @@ def too_many_parameters(source: str) -> list[str]:
                 for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
                 if a.arg not in ("self", "cls")
             ]
+            names += [a.arg for a in (node.args.vararg, node.args.kwarg) if a is not None]
             if len(names) > MOST_PARAMETERS and not any(
-                "command" in ast.unparse(decorator) for decorator in node.decorator_list
+                ".command(" in ast.unparse(decorator) for decorator in node.decorator_list
             ):
                 found.append(f"{node.name}: {len(names)}")
     return found
@@ -39,6 +40,8 @@ def test_no_signature_is_long() -> None:
     found = {f"{path.name}: {what}" for path in FILES for what in too_many_parameters(path.read_text())}
     assert not found
     assert too_many_parameters("def f(a, b, c, d, e, f, g, h, *, i): ...") == ["f: 9"]
+    assert too_many_parameters("@a_command\ndef f(a, b, c, d, e, f, g, *h, **i): ...") == ["f: 9"]
+    assert not too_many_parameters("@main.command('f')\ndef f(a, b, c, d, e, f, g, h, i): ...")
 
 
 def test_types_instead_of_dictionaries() -> None:

@@ -137,6 +137,6 @@ def _show(directory: Path, screen: Screen) -> None:
         screen.line(line)
     if any(entry.role == "trunk" and entry.status in ("ok", "cached") for entry in record.passes):
         screen.line(f"model   {directory / 'model'}  (mlopt.load gives it back)")
-    if (directory / "plan.json").is_file():
-        screen.line(f"plan    {directory / 'plan.json'}")
+    for plan in record.plans:
+        screen.line(f"plan    {directory / plan}")
     screen.line(f"report  {directory / 'report.html'}")

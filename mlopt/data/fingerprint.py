@@ -38,14 +38,16 @@ class _Opaque(Exception):
 
 
 def fingerprint_of(part: Part) -> str:
-    """SHA-256 of everything that decides what a part of the data gives."""
+    """SHA-256 of everything that decides what a part of the data gives. Raises
+    `DataError` for a part that is empty or cannot be read."""
+    first = _of_samples([part.take(FIRST)])
     try:
         seen = _Content()
         seen.add(part.source)
         content = seen.finished()
     except (_Opaque, RecursionError):
         content = _of_samples(part.batches(OWN_BATCH))
-    return sha256_json([content, _of_samples([part.take(FIRST)])])
+    return sha256_json([content, first])
 
 
 def _of_samples(batches: Iterable[Batch]) -> str:
@@ -115,20 +117,8 @@ class _Content:
             self._all("set", sorted(value, key=repr))
         elif isinstance(value, range):
             self._word(value)
-        elif isinstance(
-            value, DataLoader
-        ):  # how it reads is its own affair; its workers and generator are none of the data
-            self._all(
-                "loader",
-                [
-                    value.dataset,
-                    value.batch_size,
-                    value.drop_last,
-                    value.collate_fn,
-                    value.sampler,
-                    value.batch_sampler,
-                ],
-            )
+        elif isinstance(value, DataLoader):
+            self._loader(value)
         elif isinstance(value, torch.Generator):
             self._word("generator", value.initial_seed())
         elif isinstance(value, functools.partial):
@@ -137,6 +127,12 @@ class _Content:
             self._function(value)
         else:
             self._instance(value)
+
+    def _loader(self, value: DataLoader[Any]) -> None:
+        """What it reads and in which order. How it does so (workers, pinned memory) is
+        its own affair."""
+        order = [value.sampler, value.batch_sampler]
+        self._all("loader", [value.dataset, value.batch_size, value.drop_last, value.collate_fn, *order])
 
     def _all(self, kind: str, items: Iterable[Any]) -> None:
         listed = list(items)

@@ -62,9 +62,8 @@ def adopt(data: Data, name: str = "data") -> DataSet:
     """A `Data` object as a data set. Its fingerprint covers its name and all that its
     parts hold."""
     parts = {key: Part(key, value) if value is not None else None for key, value in vars(data).items()}
-    for part in parts.values():
-        if part is not None:
-            part.take(1)  # nothing that cannot be read, or is empty, gets any further
+    # Reads the first samples: nothing that cannot be read, or is empty, gets any
+    # further.
     content = {key: fingerprint_of(part) for key, part in parts.items() if part is not None}
     fallback = parts["train"] or parts["evaluation"]
     return DataSet(

@@ -147,7 +147,7 @@ PROFILES: dict[str, dict[str, float]] = {
 """`strict` and `coarse` differ from the default in the tolerance on latency, and
 `strict` may take a minute."""
 
-HINT = "`mlopt schema gate` prints what a policy may hold"
+HINT = "`mlopt schema --of policy` prints what a policy may hold"
 
 
 def load(path: Path) -> Policy:

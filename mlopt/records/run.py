@@ -162,7 +162,7 @@ class Seconds:
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """A whole run. `input`: the signature of the model. `bench_key`: what the rows of
-    `bench` depend on."""
+    `bench` depend on. `plans`: files beside this one with what prunings decided."""
 
     schema_version: int = SCHEMA_VERSION
     status: RunStatus = "interrupted"
@@ -180,6 +180,7 @@ class RunRecord:
     bench_key: str | None = None
     not_measured: tuple[str, ...] = ()
     seconds: Seconds | None = None
+    plans: tuple[str, ...] = ()
 
 
 OLD_FINDINGS: tuple[tuple[str, FindingKind], ...] = (

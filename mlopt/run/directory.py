@@ -13,7 +13,7 @@ from typing import IO
 
 from mlopt.artifact import Artifact, files_of
 from mlopt.errors import UsageError
-from mlopt.records.run import ArtifactEntry
+from mlopt.records.run import RunRecord
 from mlopt.system.files import explain_os_error, publish_dir, publish_file, write_atomic
 
 LOCK = ".lock"
@@ -85,23 +85,29 @@ class RunDirectory:
         """Put an export and the files beside it into `exports/`."""
         _copy_files(artifact.root, self.path / "exports")
 
-    def remove_strangers(
-        self, made: Iterable[Artifact], plans: Iterable[str], before: Iterable[ArtifactEntry]
-    ) -> None:
-        """Exports and plans of an earlier, different recipe would pass for this one's.
+    def remove_strangers(self, now: RunRecord, before: RunRecord, given: Iterable[str]) -> None:
+        """What an earlier, different recipe has left here would pass for this one's.
 
-        `before`: what the run before this one exported here; files that somebody else
-        has put there stay.
+        `now`, `before`: the records of this run and of the one before it. Only what
+        `before` names is removed: what somebody else has put here stays, and so do the
+        files that this run was `given` to read.
         """
-        names = {file.relative_to(artifact.root) for artifact in made for file in files_of(artifact.root)}
         exports = self.path / "exports"
-        old = [exports / Path(entry.path).name for entry in before]
+        made = {self.path / entry.path for entry in now.artifacts} | {self.path / plan for plan in now.plans}
+        kept = {path.resolve() for path in made} | {Path(text).resolve() for text in given}
+        old = [exports / Path(entry.path).name for entry in before.artifacts]
         old += [path.with_name(f"{path.name}.data") for path in old]
-        ours = [path for path in self.path.glob("plan*.json") if OUR_PLANS.fullmatch(path.name)]
-        gone = [path for path in old if path.relative_to(exports) not in names and not path.is_symlink()]
-        for file in [*gone, *(path for path in ours if path.name not in set(plans))]:
-            if file.is_file():
-                file.unlink()
+        old += [self.path / name for name in before.plans if OUR_PLANS.fullmatch(name)]
+        for path in old:
+            its_graph = path.with_suffix("") if path.suffix == ".data" else path
+            if path.is_file() and not path.is_symlink() and not {path.resolve(), its_graph.resolve()} & kept:
+                path.unlink()
+        module = self.path / "model"
+        from_a_module = before.compression.params.after is not None
+        from_a_file = now.compression.params.after is None
+        given_it = any(path.is_relative_to(module.resolve()) for path in kept)
+        if from_a_module and from_a_file and not given_it and not module.is_symlink():
+            shutil.rmtree(module, ignore_errors=True)
 
     def keep_failure(self, name: str, artifact: Artifact) -> Path:
         """Copy the input of a pass that failed, to reproduce it with; returns the

@@ -93,14 +93,14 @@ def put(store: Store, artifact: Artifact, write: Callable[[Path], None]) -> Arti
 @contextlib.contextmanager
 def library_errors(name: str) -> Iterator[None]:
     """A full disk is one, whatever a library makes of it; any other surprise inside a
-    pass is a failed pass, not a traceback."""
+    pass (a call of `sys.exit`, too) is a failed pass, not a traceback."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         number = disk_errno(error)
         if number is not None:
             raise OSError(number, os.strerror(number)) from error
-        if isinstance(error, (MloptError, OSError)):
+        if isinstance(error, MloptError):
             raise
         lines = str(error).strip().splitlines() or [""]
         words = lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"

@@ -157,7 +157,9 @@ def _states(
             return
     if state.module is not None and not any(step.is_trunk for step in steps):
         place.publish_module(state.module)  # an earlier run may have left another
-    place.remove_strangers(state.made.values(), state.plans, previous.artifacts if previous else ())
+    if previous is not None:
+        given = (file for step in steps for file in step.config.reads())
+        place.remove_strangers(state.record, previous, (recipe.model.path, *given))
     state = _measured(state, recipe, previous, say)
     yield (
         state if state.failure is not None else replace(state, failure=verdict(state.record, recipe.max_drop))

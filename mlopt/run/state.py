@@ -26,8 +26,6 @@ class State:
     start: Artifact
     made: Mapping[str, Artifact] = field(default_factory=dict)
     seconds: Seconds = field(default_factory=Seconds)
-    plans: tuple[str, ...] = ()
-    """Files of decisions in the run directory, so far."""
     failure: MloptError | None = None
 
     @property
@@ -56,8 +54,8 @@ class State:
         if isinstance(before, dict) and isinstance(after, dict):
             for key in ("macs", "channels"):
                 old: Amount = getattr(now, key)
-                first = before[key] if old.before is None else old.before
-                changed = replace(changed, **{key: Amount(first, after[key])})  # type: ignore[arg-type]
+                first = _number(before.get(key)) if old.before is None else old.before
+                changed = replace(changed, **{key: Amount(first, _number(after.get(key)))})
         return replace(self, record=replace(self.record, compression=changed))
 
     def benched(self) -> list[tuple[str, Artifact]]:
@@ -86,3 +84,8 @@ class State:
             if digest in inputs:
                 out[name] = names.get(inputs[digest] or "", trunk)
         return out
+
+
+def _number(value: object) -> float | None:
+    """A figure that a pass gave; None for anything else."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None

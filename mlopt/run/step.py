@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlopt import catalog
-from mlopt.artifact import Artifact, Format, sha256_file
-from mlopt.errors import Interrupted, MloptError, PassFailed, UsageError
+from mlopt.artifact import Artifact, Format, files_of, sha256_file
+from mlopt.errors import Interrupted, MloptError, PassFailed, UsageError, first_line
 from mlopt.model.bundle import sizes
 from mlopt.passes.base import Pass, PassResult
 from mlopt.recipe.configs import MODULE
@@ -160,11 +161,12 @@ def carried_out(job: Job, state: State, step: Step, artifact: Artifact, label: s
         stage = job.store.stage()
     begin = time.perf_counter()
     try:
-        with library_errors(step.name), _store_errors(job.store):
+        with _store_errors(job.store), library_errors(step.name):
             made: PassResult = implementation(step.config)(artifact, stage, state.context)
         worked = time.perf_counter() - begin
-        if made.declined:
+        if getattr(made, "declined", ""):
             raise Declined(step.name, made.declined)
+        _check_result(step, made, stage)
         with _store_errors(job.store):
             root, digest = job.store.publish(stage)
     finally:
@@ -177,6 +179,31 @@ def carried_out(job: Job, state: State, step: Step, artifact: Artifact, label: s
     with _store_errors(job.store):
         job.store.record(key, result, to_json(Memory(metrics, made.findings, made.summary, parity)))
     return StepOutcome("ok", result, metrics, made.findings, made.summary, parity, worked)
+
+
+def _check_result(step: Step, made: object, stage: Path) -> None:
+    """A pass may be a plugin's: what it gives is checked before it is kept. Raises
+    `PassFailed` naming what is wrong."""
+    wrong = ""
+    if not isinstance(made, PassResult) or not isinstance(made.artifact, Artifact):
+        wrong = f"a {type(made).__name__}, not a PassResult with an Artifact"
+    elif not step.is_trunk and made.artifact.name != step.gives:
+        wrong = f"an artifact called {made.artifact.name}, and its configuration says {step.gives}"
+    elif made.artifact.main and stage / made.artifact.main not in files_of(stage):
+        wrong = f"{made.artifact.main}, which it has not written"
+    elif not files_of(stage):
+        wrong = "nothing: it has written no file"
+    elif not all(isinstance(finding, Finding) for finding in made.findings):
+        wrong = "findings that are no Finding"
+    else:
+        try:
+            json.dumps([made.metrics, made.artifact.describe()])
+            memory = Memory(plain(made.metrics), tuple(made.findings), made.summary)
+            from_json(Memory, to_json(memory), step.name, "a result", "")
+        except (TypeError, ValueError, UsageError) as error:
+            wrong = f"a result that cannot be written down: {first_line(error)}"
+    if wrong:
+        raise PassFailed(f"{step.name} gave {wrong}", f"the pass {step.spec.name} has to be mended")
 
 
 @contextlib.contextmanager
@@ -245,7 +272,9 @@ def _published(
         state = state.with_counts(entry, now.parameters, now.bytes)
         plan = _next_plan(state, result)
         job.place.publish_module(result, plan)
-        state = replace(state, plans=(*state.plans, *([plan] if plan else [])))
+        if plan is not None:
+            record = replace(state.record, plans=(*state.record.plans, plan))
+            state = replace(state, record=record)
     else:
         state = _with_export(state, result, outcome.parity)
         job.place.publish_export(result)
@@ -265,7 +294,7 @@ def _next_plan(state: State, result: Artifact) -> str | None:
     plan-2.json; None for what decided nothing."""
     if not (result.root / PLAN).is_file():
         return None
-    number = len(state.plans) + 1
+    number = len(state.record.plans) + 1
     return PLAN if number == 1 else f"plan-{number}.json"
 
 

@@ -6,6 +6,7 @@ runs of a user.
     owners/<id>            locked by a process at work
     tmp-<id>-<n>/          being written by that process; swept when it is dead
     lock                   shared by every run, exclusive for collecting garbage
+    mlopt-store            says that this directory is a store
 
 An action counts only if its object is there and every file still has the hash that the
 action names. Publishing: write in a temporary directory, fsync the files and the
@@ -23,6 +24,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -36,6 +38,8 @@ from mlopt.errors import UsageError
 from mlopt.records.edge import Json
 from mlopt.system.files import explain_os_error, fsync_path, write_atomic
 
+MARK = "mlopt-store"
+OBJECT = re.compile(r"[0-9a-f]{64}")
 DAYS = 30.0
 """What no run has asked for in so many days is collected."""
 
@@ -77,9 +81,7 @@ class Store:
         when it cannot be written, or is being collected."""
         with contextlib.ExitStack() as stack:
             try:
-                self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-                for name in ("objects", "actions", "owners"):
-                    (self.root / name).mkdir(exist_ok=True)
+                self._make()
                 shared: IO[str] = stack.enter_context((self.root / "lock").open("a+"))
                 owner: IO[str] = stack.enter_context((self.root / "owners" / self._id).open("a+"))
                 fcntl.flock(owner, fcntl.LOCK_EX)
@@ -93,6 +95,20 @@ class Store:
                 )
             self._sweep()
             yield
+
+    def _make(self) -> None:
+        """The empty store. Raises `UsageError` for a directory that holds something
+        else: it would be collected with the rest."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # In this order: another process that makes the same store marks it first.
+        if any(self.root.iterdir()) and not self._is_store():
+            raise UsageError(f"{self.root} is not empty, and no store of mlopt", "name another: --store DIR")
+        (self.root / MARK).touch()
+        for name in ("objects", "actions", "owners"):
+            (self.root / name).mkdir(exist_ok=True)
+
+    def _is_store(self) -> bool:
+        return (self.root / MARK).is_file()
 
     def explained(self, error: OSError) -> UsageError:
         """A disk that would not take more, in words that name the store."""
@@ -155,13 +171,21 @@ class Store:
     def holds(self, digest: str) -> bool:
         """Whether an artifact is there and intact."""
         root = self.object(digest)
-        return root.is_dir() and digest_of(hash_tree(root)) == digest
+        return (
+            OBJECT.fullmatch(digest) is not None
+            and root.is_dir()
+            and not root.is_symlink()
+            and digest_of(hash_tree(root)) == digest
+        )
 
     def record(self, key: str, artifact: Artifact, memory: Json) -> None:
         """Remember that the action `key` gave this artifact, and what the pass said of
         it."""
         data = {"digest": artifact.digest, "artifact": artifact.describe(), "record": memory}
-        write_atomic(self.root / "actions" / f"{key}.json", json.dumps(data).encode())
+        place = self.root / "actions" / f"{key}.json"
+        if place.is_dir():  # not ours: whoever made it there has damaged the store
+            shutil.rmtree(place)
+        write_atomic(place, json.dumps(data).encode())
 
     def lookup(self, key: str) -> tuple[Artifact, Json] | None:
         """What an action gave, if it is all still there and intact; a damaged object is
@@ -172,10 +196,10 @@ class Store:
             digest = str(data["digest"])
             if not self.holds(digest):
                 return None
-            found = (
-                Artifact.from_description(data["artifact"], self.object(digest), digest),
-                dict(data["record"]),
-            )
+            artifact = Artifact.from_description(data["artifact"], self.object(digest), digest)
+            if artifact.main and artifact.path not in files_of(artifact.root):
+                return None
+            found = artifact, dict(data["record"])
             for used in (path, self.object(digest)):
                 os.utime(used)  # asked for now: it stays when garbage is collected
             return found
@@ -189,17 +213,26 @@ class Store:
 
     def _objects(self) -> list[Path]:
         place = self.root / "objects"
-        return sorted(path for path in place.iterdir() if path.is_dir()) if place.is_dir() else []
+        found = place.iterdir() if place.is_dir() else ()
+        return sorted(path for path in found if OBJECT.fullmatch(path.name) and path.is_dir())
 
     def collect(self, days: float = DAYS) -> Usage:
         """Remove actions that no run has asked for in so many days, and artifacts that
         no action names and that are as old; returns what went.
 
-        Raises `UsageError` while runs are at work.
+        Raises `UsageError` while runs are at work, and for a directory that is no
+        store.
         """
-        if not self.root.is_dir():
+        if not self.root.exists() or (self.root.is_dir() and not any(self.root.iterdir())):
             return Usage(0, 0)
-        oldest = time.time() - days * 86400
+        if not self._is_store():
+            raise UsageError(f"{self.root} is no store of mlopt", "name one: --store DIR")
+        try:
+            return self._collected(time.time() - days * 86400)
+        except OSError as error:
+            raise self.explained(error) from error
+
+    def _collected(self, oldest: float) -> Usage:
         with (self.root / "lock").open("a+") as stream:
             if not _locked(stream, fcntl.LOCK_EX):
                 raise UsageError(f"runs are at work in the store {self.root}", "wait for them to end")
@@ -208,6 +241,8 @@ class Store:
             before = self.usage()
             named = set()
             for path in (self.root / "actions").glob("*.json"):
+                if path.is_dir():
+                    continue
                 if path.stat().st_mtime < oldest:
                     path.unlink()
                 else:
