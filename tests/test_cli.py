@@ -32,7 +32,10 @@ def test_help_is_light(cli: Cli) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_without_torch(name: str) -> None:
-    code = f"import sys; from mlopt.cli.main import main; rc = main(['{name}', '--help']); sys.exit(rc or 10 * ('torch' in sys.modules))"
+    code = (
+        f"import sys; from mlopt.cli.main import main; rc = main(['{name}', '--help']); sys.exit(rc or 10 *"
+        " ('torch' in sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Usage: mlopt" in done.stdout

@@ -23,7 +23,8 @@ from tests.conftest import ROOT, plain_cnn
 FILES = {
     "project/__init__.py": "",
     "project/nets/__init__.py": "from project.nets.net import Net",
-    "project/nets/net.py": """
+    "project/nets/net.py": (
+        """
         import torch
         from torch import nn
         from .. import helper
@@ -39,16 +40,21 @@ FILES = {
 
         def make():
             return Net()
-    """,
-    "project/nets/base.py": """
+    """
+    ),
+    "project/nets/base.py": (
+        """
         from torch import nn
 
         class Base(nn.Module):
             def lazily(self):
                 from project.deep import late
                 return late
-    """,
-    "project/helper.py": "import project.deep.constants as constants\ndef twice(x):\n    return x * constants.TWO\n",
+    """
+    ),
+    "project/helper.py": (
+        "import project.deep.constants as constants\ndef twice(x):\n    return x * constants.TWO\n"
+    ),
     "project/deep/__init__.py": "",
     "project/deep/constants.py": "TWO = 2\n",
     "project/deep/late.py": "",
@@ -105,8 +111,9 @@ def test_what_the_network_runs_is_in_the_hash(
 
 def test_the_hash_does_not_depend_on_the_place(project: Path, tmp_path: Path) -> None:
     code = (
-        "from mlopt.model.code import code_sha256; from mlopt.model.origin import FactoryOrigin; from mlopt.model.trust import Trust;"
-        "print(code_sha256(FactoryOrigin('project.nets.net:make'), Trust(trust_code=True)))"
+        "from mlopt.model.code import code_sha256; from mlopt.model.origin import FactoryOrigin; from"
+        " mlopt.model.trust import Trust;print(code_sha256(FactoryOrigin('project.nets.net:make'),"
+        " Trust(trust_code=True)))"
     )
     moved = tmp_path / "moved"
     moved.mkdir()

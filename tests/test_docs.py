@@ -161,7 +161,10 @@ def test_the_walkthrough_names_functions_of_every_room_it_goes_through() -> None
 
 
 def test_a_wrong_document_is_found() -> None:
-    text = "See `mlopt/run/runner.py: run`, `mlopt/run/runner.py: walk`, `mlopt/pipeline.py` and `docs/`; `mlopt/run/store.py: Store.publish`, `mlopt/run/store.py: Store.paint`."
+    text = (
+        "See `mlopt/run/runner.py: run`, `mlopt/run/runner.py: walk`, `mlopt/pipeline.py` and `docs/`;"
+        " `mlopt/run/store.py: Store.publish`, `mlopt/run/store.py: Store.paint`."
+    )
     assert wrong_paths(text) == ["mlopt/pipeline.py"]
     assert wrong_functions(text) == ["mlopt/run/runner.py: walk", "mlopt/run/store.py: Store.paint"]
 

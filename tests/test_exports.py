@@ -325,7 +325,10 @@ def test_messages_survive_the_pipe(message: Any) -> None:
 
 def test_a_worker_brings_neither_torch_nor_pydantic() -> None:
     """Both would be in the memory that is measured of an ONNX file."""
-    code = "import sys, mlopt.runtimes.worker, mlopt.runtimes.onnx_runtime; sys.exit(bool({'torch', 'pydantic'} & set(sys.modules)))"
+    code = (
+        "import sys, mlopt.runtimes.worker, mlopt.runtimes.onnx_runtime; sys.exit(bool({'torch', 'pydantic'}"
+        " & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

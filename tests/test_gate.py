@@ -378,8 +378,9 @@ def test_a_full_disk_keeps_the_finished_samples(nets: Path, tmp_path: Path) -> N
     """Files may grow to 300 kB: the first lines fit, a later one does not. What was
     finished is whole."""
     code = (
-        "import resource,signal,sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (300_000,) * 2);"
-        "from mlopt.cli.main import main; sys.exit(main(sys.argv[1:]))"
+        "import resource,signal,sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        " resource.setrlimit(resource.RLIMIT_FSIZE, (300_000,) * 2);from mlopt.cli.main import main;"
+        " sys.exit(main(sys.argv[1:]))"
     )
     arguments = [
         "gate",

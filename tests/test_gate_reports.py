@@ -201,10 +201,12 @@ def test_the_page_in_a_browser(tmp_path: Path, width: int) -> None:
     )
     probe = tmp_path / "probe.html"
     probe.write_text(
-        f'<iframe id="f" src="report.html" style="width:{width}px;height:900px;border:0"></iframe><pre id="out"></pre><script>'
-        "f.onload = () => { const d = f.contentDocument; const e = d.documentElement;"
-        "const flat = [...d.querySelectorAll('svg')].filter(s => s.getBoundingClientRect().height < 20).length;"
-        "out.textContent = `got ${e.scrollWidth} of ${e.clientWidth} with ${d.querySelectorAll('svg').length} ${flat} ${d.title.includes('pwned') && !d.title.includes('<')}`; }</script>"
+        f'<iframe id="f" src="report.html" style="width:{width}px;height:900px;border:0"></iframe><pre'
+        ' id="out"></pre><script>f.onload = () => { const d = f.contentDocument; const e ='
+        " d.documentElement;const flat = [...d.querySelectorAll('svg')].filter(s =>"
+        " s.getBoundingClientRect().height < 20).length;out.textContent = `got ${e.scrollWidth} of"
+        " ${e.clientWidth} with ${d.querySelectorAll('svg').length} ${flat}"
+        " ${d.title.includes('pwned') && !d.title.includes('<')}`; }</script>"
     )
     done = browse(f"file://{probe}", tmp_path, "--allow-file-access-from-files")
     found = done.stdout.split("got ")[1].split("<")[0].split()

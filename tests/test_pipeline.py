@@ -434,8 +434,9 @@ def test_a_failed_leaf_leaves_a_reproducer_and_the_other_leaves(tmp_path: Path, 
     the reproducer fails the same way."""
     torch.save(plain_cnn(), tmp_path / "model.pt")
     (tmp_path / "r.yaml").write_text(
-        "model: {path: model.pt}\ninput: ['x=batch,3,16,16']\nbench: {enabled: false}\nparity: {int8: {max_error: 1.0e-9, min_cosine: 1.0}}\n"
-        "passes: [{pass: onnx}, {pass: quantize}, {pass: torchscript}]\n"
+        "model: {path: model.pt}\ninput: ['x=batch,3,16,16']\nbench: {enabled: false}\nparity: {int8:"
+        " {max_error: 1.0e-9, min_cosine: 1.0}}\npasses: [{pass: onnx}, {pass: quantize}, {pass:"
+        " torchscript}]\n"
     )
     done = cli("run", "r.yaml", "-o", "run")
     assert done.returncode == 3, done.stderr
@@ -460,7 +461,11 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, cli: Cli) -> None:
     options = ["--input", "batch,3,16,16", "--no-bench", "--store", "store", "-o", "run"]
     assert cli("compress", "model.pt", "--prune", "0.5", "--export", "onnx", *options).returncode == 0
     before = {path: sha256_file(path) for path in (tmp_path / "run" / "exports").iterdir()}
-    code = "import resource,signal,sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2); from mlopt.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    code = (
+        "import resource,signal,sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        " resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2); from mlopt.cli.main import"
+        " main; sys.exit(main(sys.argv[1:]))"
+    )
     dense = max(path.stat().st_size for path in (tmp_path / "store").rglob("weights.safetensors"))
     # First the dense bundle does not fit; then it does, and the TorchScript file, which
     # is larger, does not.

@@ -92,5 +92,8 @@ def test_mistakes_are_said(place: Path, mark: str, words: str) -> None:
 
 
 def test_the_plugin_is_light() -> None:
-    code = "import sys, mlopt.integrations.pytest_plugin; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = (
+        "import sys, mlopt.integrations.pytest_plugin; sys.exit('torch' in sys.modules or 'numpy' in"
+        " sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -196,8 +196,9 @@ def test_the_page_does_not_scroll_sideways(tmp_path: Path, width: int) -> None:
     write_reports(tmp_path, example("a-rather-long-artifact-name.int8-tensorrt.onnx"))
     probe = tmp_path / "probe.html"
     probe.write_text(
-        f'<iframe id="f" src="report.html" style="width:{width}px;height:900px;border:0"></iframe><pre id="out"></pre><script>'
-        "f.onload = () => { const d = f.contentDocument.documentElement; out.textContent = `got ${d.scrollWidth} of ${d.clientWidth}`; }</script>"
+        f'<iframe id="f" src="report.html" style="width:{width}px;height:900px;border:0"></iframe><pre'
+        ' id="out"></pre><script>f.onload = () => { const d = f.contentDocument.documentElement;'
+        " out.textContent = `got ${d.scrollWidth} of ${d.clientWidth}`; }</script>"
     )
     done = browse(f"file://{probe}", tmp_path, "--allow-file-access-from-files")
     found = done.stdout.split("got ")[1].split("<")[0].split(" of ")
