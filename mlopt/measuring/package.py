@@ -209,7 +209,7 @@ def _opened(root: Path, packed: PackedArtifact, trust: Trust) -> Artifact:
     if artifact.main:
         _inside(root, f"{packed.root}/{artifact.main}")
         opened = as_artifact(str(artifact.path), trust, packed.inputs, root)
-        if opened.format is not artifact.format:
+        if opened.format != artifact.format:
             raise ModelRefused(
                 f"{packed.name} is packed as {artifact.format} and is {opened.format}",
                 "copy the package again",

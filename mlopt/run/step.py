@@ -24,7 +24,7 @@ from mlopt.run.directory import PLAN, RunDirectory
 from mlopt.run.intake import library_errors
 from mlopt.run.key import ActionKey, installed_versions
 from mlopt.run.state import State
-from mlopt.run.store import Store
+from mlopt.run.store import Store, StoreUnwritable
 from mlopt.system.processes import check_stop
 from mlopt.system.progress import Say
 
@@ -68,7 +68,7 @@ class Memory:
 def take_step(job: Job, state: State, step: Step, label: str) -> State:
     """The state after one pass. A failed leaf is in the record and the others go on; a
     failed pass of the trunk ends the run, which `failure` says. Raises
-    `Interrupted`."""
+    `Interrupted` and `StoreUnwritable`."""
     check_stop()
     artifact = state.made.get(step.takes)
     entry = started(step, artifact)
@@ -79,7 +79,7 @@ def take_step(job: Job, state: State, step: Step, label: str) -> State:
     begin = time.perf_counter()
     try:
         outcome = carried_out(job, state, step, artifact, label)
-    except Interrupted:
+    except (Interrupted, StoreUnwritable):
         raise
     except MloptError as error:
         entry = replace(entry, reason=error.message, seconds=time.perf_counter() - begin)

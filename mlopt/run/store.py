@@ -58,6 +58,11 @@ def default_place() -> Path:
         ) from error
 
 
+class StoreUnwritable(UsageError):
+    """The store takes no more. It ends a run: nothing that comes after could be kept
+    either."""
+
+
 @dataclass(frozen=True)
 class Usage:
     """How much the store holds."""
@@ -110,10 +115,10 @@ class Store:
     def _is_store(self) -> bool:
         return (self.root / MARK).is_file()
 
-    def explained(self, error: OSError) -> UsageError:
+    def explained(self, error: OSError) -> StoreUnwritable:
         """A disk that would not take more, in words that name the store."""
         found = explain_os_error(error, self.root)
-        return UsageError(found.message, "name another place for the store: --store DIR")
+        return StoreUnwritable(found.message, "name another place for the store: --store DIR")
 
     def _drop_staged(self) -> None:
         """What this process has staged and neither published nor discarded."""
