@@ -18,8 +18,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/python -m recipes.demo --out demo
 
+# Two at once: most tests keep one core busy. What measures is compared within one run.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
