@@ -535,7 +535,7 @@ def test_the_self_test_as_it_is_shipped() -> None:
     from mlopt.judging.selftest import self_test
 
     rows = self_test(60.0)
-    assert rows[0].trials == 2
+    assert rows[0].trials >= 2, "both networks at least once"
     assert sum(row.trials for row in rows) >= 3
     assert sum(row.wrong for row in rows) == 0
 

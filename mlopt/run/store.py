@@ -107,7 +107,10 @@ class Store:
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         # In this order: another process that makes the same store marks it first.
         if any(self.root.iterdir()) and not self._is_store():
-            raise UsageError(f"{self.root} is not empty, and no store of mlopt", "name another: --store DIR")
+            raise UsageError(
+                f"{self.root} is not empty, and no store of mlopt",
+                "name another with --store DIR, or empty this one",
+            )
         (self.root / MARK).touch()
         for name in ("objects", "actions", "owners"):
             (self.root / name).mkdir(exist_ok=True)
