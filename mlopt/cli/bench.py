@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlopt.cli.common import Screen, input_option, ints, output_options, parse_arguments, trust_options
+from mlopt.cli.common import Screen, input_option, ints, output_options, screen_of, trust_of, trust_options
 
 if TYPE_CHECKING:
     from mlopt.errors import MloptError
@@ -76,7 +76,7 @@ def command(artifacts: tuple[str, ...], **options: Any) -> int:
     from mlopt.errors import UsageError
     from mlopt.records.bench import Conditions
 
-    screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
+    screen = screen_of(options)
     if options["merge"]:
         return _merge(artifacts, screen)
     conditions = Conditions(
@@ -87,16 +87,13 @@ def command(artifacts: tuple[str, ...], **options: Any) -> int:
     from mlopt.measuring.files import bench_files, parse_inputs
     from mlopt.measuring.package import is_packed, measure_packed, pack
     from mlopt.measuring.run import BenchProtocol
-    from mlopt.model.trust import Trust
 
-    trust = Trust(
-        options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"]
-    )
+    trust = trust_of(options)
     protocol = BenchProtocol(options["budget"], conditions, options["sessions"])
     given = parse_inputs(options["inputs"])
     if options["package"] is not None:
         names = pack(options["package"], list(artifacts), trust, given, options["batch"], protocol)
-        screen.out.print(f"{options['package']}: {', '.join(names)}", markup=False, soft_wrap=True)
+        screen.line(f"{options['package']}: {', '.join(names)}")
         return 0
     screen.say(f"measuring {len(artifacts)} artifacts ...", "working")
     try:
@@ -141,15 +138,13 @@ def _show(rows: list[BenchRow], profile: bool, screen: Screen) -> None:
             together = (
                 f"{row.concurrent.throughput_per_s:.1f} a second with {row.concurrent.sessions} sessions"
             )
-            screen.out.print(f"{row.artifact}: {together}", markup=False, soft_wrap=True)
+            screen.line(f"{row.artifact}: {together}")
         if profile and row.operators:
             slowest = ", ".join(
                 f"{operator.name} {duration(operator.seconds)}" for operator in row.operators[:3]
             )
             precision = row.precision or "unknown precision"
-            screen.out.print(
-                f"{row.artifact}: runs in {precision}; slowest: {slowest}", markup=False, soft_wrap=True
-            )
+            screen.line(f"{row.artifact}: runs in {precision}; slowest: {slowest}")
 
 
 def _failures(failed: list[MloptError]) -> int:
@@ -175,7 +170,7 @@ def _merge(files: tuple[str, ...], screen: Screen) -> int:
         screen.json(to_json(MergedFile(tuple(groups))))
         return 0
     for group in groups:
-        screen.out.print(f"{group.machine}  ({', '.join(group.files)})", markup=False, soft_wrap=True)
+        screen.line(f"{group.machine}  ({', '.join(group.files)})")
         screen.table(bench_columns(), [bench_row(row) for row in group.bench])
         screen.out.print()
     return 0

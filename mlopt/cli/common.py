@@ -6,11 +6,14 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mlopt.system.progress import Kind
+
+if TYPE_CHECKING:
+    from mlopt.model.trust import Trust
 
 UNLIMITED = 100_000
 """A file or a pipe has no width of its own: a path that is folded there can be neither
@@ -111,6 +114,15 @@ def parse_arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
     return out
 
 
+def trust_of(options: dict[str, Any]) -> Trust:
+    """What `trust_options` allow. Raises `UsageError`."""
+    from mlopt.model.trust import Trust
+
+    return Trust(
+        options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"]
+    )
+
+
 def comma(
     ctx: click.Context, parameter: click.Parameter, value: str | tuple[str, ...] | None
 ) -> tuple[str, ...]:
@@ -198,3 +210,8 @@ class Screen:
     def json(self, data: Any) -> None:
         """The result, for scripts."""
         sys.stdout.write(json.dumps(data, indent=1, default=str) + "\n")
+
+
+def screen_of(options: dict[str, Any]) -> Screen:
+    """The screen that `output_options` ask for."""
+    return Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from mlopt import catalog
-from mlopt.cli.common import output_options
+from mlopt.cli.common import output_options, screen_of
 
 
 def findings() -> dict[str, Any]:
@@ -49,9 +49,7 @@ def command(**options: Any) -> int:
     each missing one."""
     from rich.markup import escape
 
-    from mlopt.cli.common import Screen
-
-    screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
+    screen = screen_of(options)
     found = findings()
     if screen.as_json:
         screen.json(found)
@@ -62,11 +60,7 @@ def command(**options: Any) -> int:
         f" {environment['gpu'] or 'none'}",
         markup=False,
     )
-    screen.out.print(
-        "  ".join(f"{name} {version}" for name, version in environment["versions"].items()),
-        markup=False,
-        soft_wrap=True,
-    )
+    screen.line("  ".join(f"{name} {version}" for name, version in environment["versions"].items()))
     for backend in found["backends"]:
         mark = "[green]ready  [/]" if backend["ready"] else "[red]missing[/]"
         install = "" if backend["ready"] else escape(backend["install"])

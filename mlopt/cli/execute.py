@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlopt.cli.common import Screen, parse_arguments
+from mlopt.cli.common import Screen, parse_arguments, screen_of
 
 if TYPE_CHECKING:
     from mlopt.recipe.from_options import Wanted
@@ -27,11 +27,6 @@ def default_directory(model: str) -> Path:
     after the model."""
     stem = Path(model.partition(":")[0]).stem or "model"
     return Path(f"{stem.rpartition('.')[2]}-mlopt")
-
-
-def screen_of(options: dict[str, Any]) -> Screen:
-    """The screen that `output_options` ask for."""
-    return Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
 
 
 def where_of(options: dict[str, Any], model: str, screen: Screen) -> Where:

@@ -13,8 +13,9 @@ from mlopt.cli.common import (
     input_option,
     ints,
     output_options,
-    parse_arguments,
+    screen_of,
     store_option,
+    trust_of,
     trust_options,
 )
 
@@ -116,7 +117,7 @@ def command(candidate: str | None, **options: Any) -> int:
     """
     from mlopt.errors import UsageError
 
-    screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
+    screen = screen_of(options)
     if options["self_test"]:
         return _self_test(options["budget"] or SELF_TEST_S, options["out"], screen)
     if candidate is None or (options["baseline"] is None and options["save_baseline"] is None):
@@ -124,11 +125,8 @@ def command(candidate: str | None, **options: Any) -> int:
     policy = policy_of(options["policy_file"], options["profile"], options)
     from mlopt.judging.run import Gate
     from mlopt.measuring.files import parse_inputs
-    from mlopt.model.trust import Trust
 
-    trust = Trust(
-        options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"]
-    )
+    trust = trust_of(options)
     gate = Gate(
         policy,
         trust,
@@ -169,7 +167,7 @@ def _show_baseline(file: Path, names: list[str], alone: bool, screen: Screen) ->
     """Say what was saved. `alone`: no verdict follows. With `--json`, standard output
     holds one JSON object and nothing else."""
     if not screen.as_json:
-        screen.out.print(f"baseline  {file}: {', '.join(names)}", markup=False, soft_wrap=True)
+        screen.line(f"baseline  {file}: {', '.join(names)}")
     elif alone:
         screen.json({"baseline": str(file), "artifacts": names})
 
@@ -193,9 +191,9 @@ def show(record: GateRecord, out: Path | None, screen: Screen) -> int:
         screen.table(columns(), [table_row(row) for row in record.rows], left=2)
         screen.out.print()
     for line in (*record.notes, headline(record)):
-        screen.out.print(line, markup=False, soft_wrap=True)
+        screen.line(line)
     if out is not None:
-        screen.out.print(f"report  {out / 'report.html'}", markup=False, soft_wrap=True)
+        screen.line(f"report  {out / 'report.html'}")
     return record.exit_code
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mlopt.cli.common import Screen, output_options
+from mlopt.cli.common import output_options, screen_of
 
 
 @click.command(short_help="latency over commits")
@@ -25,7 +25,7 @@ def command(paths: tuple[Path, ...], out: Path | None, **options: Any) -> int:
     from mlopt.report.write import write_document
     from mlopt.system.files import explain_os_error
 
-    screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
+    screen = screen_of(options)
     chains = load(list(paths))
     data = to_json(HistoryFile.of(chains))
     document = history_document(chains)
@@ -43,11 +43,11 @@ def command(paths: tuple[Path, ...], out: Path | None, **options: Any) -> int:
     for chain in chains:
         found = document.table(chain.artifact)
         assert found is not None
-        screen.out.print(f"{chain.artifact}  on  {chain.machine}", markup=False, soft_wrap=True)
+        screen.line(f"{chain.artifact}  on  {chain.machine}")
         screen.table(found.columns, list(found.rows), found.left)
         screen.out.print()
     for line in document.headlines:
-        screen.out.print(line, markup=False, soft_wrap=True)
+        screen.line(line)
     if out is not None:
-        screen.out.print(f"report  {out / 'report.html'}", markup=False, soft_wrap=True)
+        screen.line(f"report  {out / 'report.html'}")
     return 0

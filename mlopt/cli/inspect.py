@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlopt.cli.common import input_option, output_options, parse_arguments, trust_options
+from mlopt.cli.common import input_option, output_options, screen_of, trust_of, trust_options
 from mlopt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,16 +31,12 @@ if TYPE_CHECKING:
 def command(model: str, **options: Any) -> int:
     """Parameters, MACs, bytes, layers, what can be pruned, and what each runtime will
     say to MODEL."""
-    from mlopt.cli.common import Screen
-    from mlopt.model.trust import Trust
     from mlopt.records.edge import to_json
     from mlopt.report.words import size
     from mlopt.run.inspection import FileDescription, inspect_model
 
-    screen = Screen(options["as_json"], options["quiet"], options["verbose"], options["color"])
-    trust = Trust(
-        options["arch"], parse_arguments(options["arch_args"]), options["allow_class"], options["trust_code"]
-    )
+    screen = screen_of(options)
+    trust = trust_of(options)
     if options["sensitivity"]:
         return _sensitivity(model, trust, options, screen)
     if options["data"] or options["svg"]:

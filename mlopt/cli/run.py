@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mlopt.cli.common import output_options, stack, where_options
+from mlopt.cli.common import output_options, screen_of, stack, where_options
 
 
 @click.command(short_help="run a recipe")
@@ -16,7 +16,7 @@ from mlopt.cli.common import output_options, stack, where_options
 @output_options
 def command(recipe: Path, **options: Any) -> int:
     """Run RECIPE.yaml. The same recipe, model and data give the same artifacts."""
-    from mlopt.cli.execute import execute, screen_of, where_of
+    from mlopt.cli.execute import execute, where_of
     from mlopt.recipe.schema import load
 
     screen = screen_of(options)

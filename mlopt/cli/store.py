@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mlopt.cli.common import output_options, store_option
+from mlopt.cli.common import output_options, screen_of, store_option
 
 
 @click.command(short_help="what the store of finished passes holds")
@@ -27,7 +27,6 @@ def command(store: Path | None, size: bool, gc: bool, days: float, **options: An
     back."""
     from dataclasses import asdict
 
-    from mlopt.cli.execute import screen_of
     from mlopt.report.words import size as bytes_for_people
     from mlopt.run.store import Store, default_place
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mlopt.cli.common import output_options, stack, where_options
+from mlopt.cli.common import output_options, screen_of, stack, where_options
 
 
 @click.command(short_help="only the trunk of a recipe")
@@ -19,7 +19,7 @@ def command(recipe: Path, nproc: int | None, **options: Any) -> int:
     """Run the passes of RECIPE.yaml that change the module, and leave the exports.
     DIR/model is the bundle."""
     from mlopt import catalog
-    from mlopt.cli.execute import execute, screen_of, where_of
+    from mlopt.cli.execute import execute, where_of
     from mlopt.errors import RecipeError
     from mlopt.recipe.schema import load
 
