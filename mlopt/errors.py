@@ -26,6 +26,12 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [""])[0]
 
 
+def last_lines(log: str) -> str:
+    """The end of what a process has written, in one line; empty when it wrote
+    nothing."""
+    return " | ".join(log.strip().splitlines()[-3:])
+
+
 class MloptError(Exception):
     """Base of every deliberate error; `str()` is the message, `hint` the next step (may
     be empty)."""

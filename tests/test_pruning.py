@@ -16,7 +16,7 @@ from mlopt.model import bundle
 from mlopt.model.sources import adopt
 from mlopt.model.surgery import Surgery, apply
 from mlopt.model.trust import Trust
-from mlopt.pruning.proof import prove
+from mlopt.pruning.proof import Prover
 from mlopt.pruning.pruner import Declined, Options, prune_module
 from mlopt.pruning.surgery import cuts_of
 from recipes.networks import byte_lm, digits_resnet, digits_vit
@@ -404,8 +404,9 @@ def test_the_proof_fails_for_a_wrong_cut() -> None:
     wrong = Surgery({**right.weights, "2.weight": [None, list(range(8, 16))]})
     import copy
 
-    assert prove(module, apply(copy.deepcopy(module), right), right, (x,)).holds
-    assert not prove(module, apply(copy.deepcopy(module), wrong), right, (x,)).holds
+    prover = Prover(module, right.weights, (x,))
+    assert prover.prove(apply(copy.deepcopy(module), right)).holds
+    assert not prover.prove(apply(copy.deepcopy(module), wrong)).holds
 
 
 def test_the_proof_is_not_vacuous_on_zero_weights() -> None:

@@ -59,7 +59,7 @@ def prove_random_cut(
     assert len(found.groups) >= least_groups, f"only {len(found.groups)} groups in {module}"
     scores = [np.array([data.draw(st.floats(0.1, 1)) for _ in group.classes]) for group in found.groups]
     wanted = np.array([data.draw(st.integers(1, len(group.classes))) for group in found.groups])
-    dropped = choose(found.groups, scores, Widths(wanted, 0, 0, 0, 0, wanted.astype(float)), found.flow)
+    dropped = choose(found.groups, scores, Widths(wanted, 0, 0, 0, wanted.astype(float)), found.flow)
     if not dropped.any():
         return
     kept = np.array([np.count_nonzero(~dropped[group.classes]) for group in found.groups], dtype=float)

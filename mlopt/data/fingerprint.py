@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from mlopt.artifact import sha256_json
 from mlopt.data.parts import Batch, Part
 from mlopt.model.code import files_of_modules
+from mlopt.model.tensors import raw_bytes
 
 OWN_BATCH, FIRST = 256, 64
 """Samples that are read at once; and how many are read in any case."""
@@ -60,9 +61,7 @@ def _of_samples(batches: Iterable[Batch]) -> str:
 
 
 def _tensor_bytes(tensor: torch.Tensor) -> bytes:
-    whole = tensor.detach().cpu().contiguous()
-    head = f"{whole.dtype} {tuple(whole.shape)}".encode()
-    return head + (whole.reshape(-1).view(torch.uint8).numpy().tobytes() if whole.numel() else b"")
+    return f"{tensor.dtype} {tuple(tensor.shape)}".encode() + raw_bytes(tensor)
 
 
 class _Content:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlopt.artifact import TensorSpec, hash_tree, sha256_json
+from mlopt.artifact import TensorSpec, digest_of, hash_tree
 from mlopt.data.arrays import VALIDATION_SHARE
 from mlopt.data.parts import DataSet, Part, WithTargets
 from mlopt.errors import DataError
@@ -82,6 +82,4 @@ def from_folder(path: Path, inputs: tuple[TensorSpec, ...]) -> DataSet:
     if len(size) != 3:
         raise DataError("images need the size that the model takes", "say it: --input batch,3,224,224")
     part = Part("train", Images(rest or train, size))
-    return DataSet(
-        sha256_json(sorted(hash_tree(path).items())), part, part, Part("evaluation", Images(held, size))
-    )
+    return DataSet(digest_of(hash_tree(path)), part, part, Part("evaluation", Images(held, size)))

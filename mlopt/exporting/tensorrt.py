@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mlopt.artifact import Artifact
-from mlopt.errors import BackendMissing, PassFailed
+from mlopt.errors import BackendMissing, PassFailed, last_lines
 from mlopt.exporting.tensorrt_builder import EngineAnswer, EngineJob
 
 PACKAGES = {
@@ -38,9 +38,7 @@ def build_engine(onnx: Artifact, flavour: str, path: Path, max_batch: int, timeo
     if find_spec(package) is None:
         raise BackendMissing("TensorRT-RTX" if flavour == "rtx" else "TensorRT", install)
     profile = {
-        spec.name: [
-            [dim if isinstance(dim, int) else limit for dim in spec.dims] for limit in (1, 1, max_batch)
-        ]
+        spec.name: [list(spec.sizes(limit)) for limit in (1, 1, max_batch)]
         for spec in onnx.inputs
         if any(isinstance(dim, str) for dim in spec.dims)
     }
@@ -55,11 +53,7 @@ def build_engine(onnx: Artifact, flavour: str, path: Path, max_batch: int, timeo
     lines = done.stdout.strip().splitlines()
     answer = EngineAnswer.from_text(lines[-1]) if lines and lines[-1].startswith("{") else EngineAnswer()
     if done.returncode or answer.error or not path.is_file():
-        tail = (
-            answer.error
-            or " | ".join(done.stderr.strip().splitlines()[-3:])
-            or f"the builder died with {done.returncode}"
-        )
+        tail = answer.error or last_lines(done.stderr) or f"the builder died with {done.returncode}"
         raise PassFailed(
             f"TensorRT refused {onnx.name}: {tail}", "look at the node it names with `mlopt view`"
         )

@@ -35,8 +35,7 @@ def export_torchscript(module: nn.Module, inputs: tuple[Any, ...], path: Path) -
             program: Any = torch.jit.freeze(torch.jit.script(module))
             program(*inputs)  # what compiles may still not run
         except Exception as error:  # the script compiler raises its own many kinds
-            lines = [line for line in str(error).splitlines() if line.strip()]
-            how, why = "trace", lines[0].strip() if lines else type(error).__name__
+            how, why = "trace", first_line(error).strip() or type(error).__name__
             try:
                 traced: Any = torch.jit.trace(  # type: ignore[no-untyped-call]
                     module, inputs, check_trace=False

@@ -23,9 +23,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlopt.artifact import sha256_json
+from mlopt.artifact import digest_of
 from mlopt.model.allowlist import resolve, resolve_factory
 from mlopt.model.origin import FactoryOrigin, Origin, StructureOrigin, check
+from mlopt.model.structure import full_name
 from mlopt.model.trust import Trust
 
 NO_SOURCE = "no source"
@@ -69,8 +70,8 @@ def code_sha256(origin: Origin, trust: Trust) -> str:
             if not _known_elsewhere(name):
                 kind = resolve(name)
                 for base in kind.__mro__ if isinstance(kind, type) else (kind,):
-                    _add(base.__module__, f"{base.__module__}.{base.__qualname__}", found)
-    return sha256_json(sorted(found.items()))
+                    _add(base.__module__, full_name(base), found)
+    return digest_of(found)
 
 
 def files_of_modules(modules: Iterable[str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from torch import nn
 from mlopt.artifact import Artifact, Format, TensorSpec
 from mlopt.errors import UsageError
 from mlopt.model import bundle
+from mlopt.model.structure import full_name
 
 Tensors = torch.Tensor | Sequence[torch.Tensor]
 Inputs = torch.Tensor | Sequence[torch.Tensor | None] | Mapping[str, torch.Tensor]
@@ -53,7 +54,7 @@ def own_classes(model: nn.Module) -> set[str]:
     """
     if isinstance(model, torch.fx.GraphModule):
         return set()  # written as a graph, which names no class
-    names = {f"{type(child).__module__}.{type(child).__qualname__}" for child in model.modules()}
+    names = {full_name(type(child)) for child in model.modules()}
     lost = sorted(name for name in names if name.startswith("__main__.") or "<locals>" in name)
     if lost:
         raise UsageError(

@@ -15,14 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from mlopt.artifact import Format, TensorSpec, hash_tree, sha256_file, sha256_json
+from mlopt.artifact import Format, TensorSpec, digest_of, hash_tree, sha256_file, sha256_json
 from mlopt.errors import ModelRefused, UsageError
 from mlopt.model import bundle as bundles
 from mlopt.model import inert, structure
 from mlopt.model.build import build
 from mlopt.model.bundle import Bundle, call_factory, fill
 from mlopt.model.origin import FactoryOrigin, Origin, StructureOrigin
-from mlopt.model.tensors import canonical
+from mlopt.model.tensors import canonical, raw_bytes
 from mlopt.model.trust import Trust, is_factory
 
 
@@ -78,7 +78,7 @@ def _from_directory(path: Path, trust: Trust) -> Source:
             f"{path} is a directory without model.json", "give a bundle, a run directory, or a model file"
         )
     module, bundle = bundles.read(path, trust)
-    return Source("bundle", sha256_json(sorted(hash_tree(path).items())), Format.MODULE, module, bundle, path)
+    return Source("bundle", digest_of(hash_tree(path)), Format.MODULE, module, bundle, path)
 
 
 def _from_file(path: Path, trust: Trust) -> Source:
@@ -182,9 +182,5 @@ def _module_sha256(module: nn.Module, origin: Origin) -> str:
     digest = hashlib.sha256(sha256_json(origin.to_json()).encode())
     for name, tensor in canonical(module).items():
         digest.update(name.encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-            if tensor.numel()
-            else b""
-        )
+        digest.update(raw_bytes(tensor))
     return digest.hexdigest()

@@ -16,7 +16,7 @@ from torch import nn
 
 from mlopt.artifact import Json
 from mlopt.model.replacements import ATTENTION, MOVED, SKIPPED, PrunedMultiheadAttention, Skipped
-from mlopt.model.tensors import holders, in_place_of, relink
+from mlopt.model.tensors import by_name, holders, in_place_of, relink
 
 REPLACEMENTS: dict[str, type[nn.Module]] = {ATTENTION: PrunedMultiheadAttention, SKIPPED: Skipped}
 """The only classes that a surgery may name."""
@@ -53,7 +53,7 @@ def cut_tensor(tensor: torch.Tensor, keeps: list[list[int] | None]) -> torch.Ten
 def apply(module: nn.Module, surgery: Surgery) -> nn.Module:
     """Cut `module` in place and return it (the root itself may be replaced). Shared
     tensors stay shared."""
-    named = {name: tensor for name, _, _, tensor in holders(module)}
+    named = by_name(module)
     by_tensor = {id(named[name]): keeps for name, keeps in surgery.weights.items()}
     done: dict[int, torch.Tensor] = {}
     for _, table, key, tensor in list(holders(module)):

@@ -20,6 +20,11 @@ def holders(module: nn.Module) -> Iterator[tuple[str, dict[str, Any], str, torch
                     yield (f"{path}.{key}" if path else key), table, key, tensor
 
 
+def by_name(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Every parameter and buffer under each of its names."""
+    return {name: tensor for name, _, _, tensor in holders(module)}
+
+
 def canonical(module: nn.Module) -> dict[str, torch.Tensor]:
     """Every distinct parameter and buffer under the first of its names: what a bundle
     stores."""
@@ -44,3 +49,9 @@ def relink(module: nn.Module) -> None:
     for child in module.modules():
         if isinstance(child, nn.RNNBase):
             child._init_flat_weights()
+
+
+def raw_bytes(tensor: torch.Tensor) -> bytes:
+    """The values of a tensor as they lie in memory, in order."""
+    whole = tensor.detach().cpu().contiguous()
+    return whole.reshape(-1).view(torch.uint8).numpy().tobytes() if whole.numel() else b""

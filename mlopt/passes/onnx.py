@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from mlopt.artifact import Artifact, Format
 from mlopt.exporting.onnx import export_onnx
-from mlopt.model.inputs import dynamic_shapes
 from mlopt.passes.base import PassResult
 from mlopt.passes.context import RunContext
 from mlopt.recipe.configs import Onnx
@@ -25,7 +24,7 @@ class OnnxPass:
         with run.modules.frozen(artifact) as module:
             done = export_onnx(module, artifact.inputs, stage / file, opset)
         words = sorted({dim for spec in done.inputs for dim in spec.dims if isinstance(dim, str)})
-        shape = "dynamic " + ", ".join(words) if dynamic_shapes(done.inputs) else "fixed shape"
+        shape = "dynamic " + ", ".join(words) if words else "fixed shape"
         findings = (Finding("note", file, f"{done.why_fixed}."),) if done.why_fixed else ()
         made = Artifact(file, Format.ONNX, stage, file, "", done.inputs)
         return PassResult(

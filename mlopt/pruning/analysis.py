@@ -12,7 +12,7 @@ from torch import nn
 
 from mlopt.errors import UsageError
 from mlopt.model.capture import batch_is_free, capture
-from mlopt.model.tensors import holders
+from mlopt.model.tensors import by_name
 from mlopt.pruning.checks import batch_of, check_runs, check_weights
 from mlopt.pruning.constraints import constrain
 from mlopt.pruning.counting import Counter
@@ -85,7 +85,7 @@ class Dense:
         check_runs(module, inputs)
         self.batch = batch_of(inputs)
         self.program = capture(module, inputs, keep=has_rule)
-        self.weights = {name: tensor for name, _, _, tensor in holders(module)}
+        self.weights = by_name(module)
         for pattern in keep:
             if not any(re.search(pattern, name) for name in self.weights):
                 raise UsageError(

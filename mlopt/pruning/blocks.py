@@ -20,7 +20,7 @@ from mlopt.model.capture import capturable
 from mlopt.model.outputs import first_tensors
 from mlopt.model.replacements import SKIPPED, first_argument
 from mlopt.model.surgery import Surgery
-from mlopt.pruning.proof import distance
+from mlopt.pruning.proof import furthest
 
 
 @dataclass(frozen=True)
@@ -155,5 +155,4 @@ def prove_depth(
     got, plain = _outputs(pruned, inputs), _outputs(dense, inputs)
     with bypassed(dense, blocks):
         want = _outputs(dense, inputs)
-    error = max((distance(a, b) for a, b in zip(got, want, strict=True)), default=0.0)
-    return error, max((distance(a, b) for a, b in zip(want, plain, strict=True)), default=0.0)
+    return furthest(got, want), furthest(want, plain)

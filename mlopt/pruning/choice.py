@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlopt.pruning.analysis import Analysis, Dense
 from mlopt.pruning.budget import Amount
-from mlopt.pruning.counting import Counts
+from mlopt.pruning.counting import Counter, Counts
 from mlopt.pruning.cut import Cut
 from mlopt.pruning.groups import Group
 from mlopt.pruning.importance import score_classes
@@ -60,6 +60,16 @@ class Choice:
         return abs(self.reached - self.widths.asked)
 
 
+@dataclass(frozen=True)
+class _Scored:
+    """Groups with what does not depend on how their widths are rounded."""
+
+    analysis: Analysis
+    groups: list[Group]
+    counter: Counter
+    scores: list[NDArray[np.float64]]
+
+
 class Chooser:
     """Finds the cut of one dense module for any budget."""
 
@@ -90,28 +100,28 @@ class Chooser:
 
     def of_groups(self, analysis: Analysis, groups: list[Group], budget: Amount) -> Choice | None:
         """The cut of these groups alone. None: there is nothing to cut in them."""
-        if self.options.round_to is not None:
-            return self._rounded(analysis, groups, budget, self.options.round_to)
-        best: Choice | None = None
-        for round_to in (ROUND_TO, 4, 2, 1):
-            choice = self._rounded(analysis, groups, budget, round_to)
-            if choice is not None and (best is None or choice.miss < best.miss - CLOSE / 3):
-                best = choice
-            if best is not None and best.miss <= CLOSE:
-                break
-        return best
-
-    def _rounded(
-        self, analysis: Analysis, groups: list[Group], budget: Amount, round_to: int
-    ) -> Choice | None:
         if not groups:
             return None
         options = self.options
         scores = score_classes(
             analysis.flow, groups, self.dense.weights, options.importance, self.gradients, options.seed
         )
-        counter = analysis.counter(groups)
-        widths = solve(counter, groups, scores, budget, Limits(round_to, options.floor, options.spread))
+        scored = _Scored(analysis, groups, analysis.counter(groups), scores)
+        if options.round_to is not None:
+            return self._rounded(scored, budget, options.round_to)
+        best: Choice | None = None
+        for round_to in (ROUND_TO, 4, 2, 1):
+            choice = self._rounded(scored, budget, round_to)
+            if choice is not None and (best is None or choice.miss < best.miss - CLOSE / 3):
+                best = choice
+            if best is not None and best.miss <= CLOSE:
+                break
+        return best
+
+    def _rounded(self, scored: _Scored, budget: Amount, round_to: int) -> Choice | None:
+        analysis, groups, counter, scores = scored.analysis, scored.groups, scored.counter, scored.scores
+        limits = Limits(round_to, self.options.floor, self.options.spread)
+        widths = solve(counter, groups, scores, budget, limits)
         dropped = choose(groups, scores, widths, analysis.flow)
         if not dropped.any():
             return None
@@ -146,7 +156,7 @@ def choice_of(dense: Dense, cut: Cut, analysis: Analysis) -> Choice:
     return Choice(
         analysis=analysis,
         groups=analysis.groups,
-        widths=Widths(kept.astype(np.int64), reached, reached, reached, reached, kept),
+        widths=Widths(kept.astype(np.int64), reached, reached, reached, kept),
         cut=cut,
         before=before,
         after=after,

@@ -74,8 +74,9 @@ def propagate(
                 return best
             trial = {**layout, **{site: layout.get(site, 0) + 1 for site in sites}}
             flow, walks = walk(trial), walks + 1
-            if cuttable_weights(flow) > score:
-                best, score, layout, improved = flow, cuttable_weights(flow), trial, True
+            reached = cuttable_weights(flow)
+            if reached > score:
+                best, score, layout, improved = flow, reached, trial, True
         if not improved:
             return best
     return best

@@ -13,7 +13,12 @@ from torch.fx import Node
 def op_name(node: Node) -> str:
     """`linear` for `aten.linear.default`; empty for what is not an operator of
     torch."""
-    return node.target._schema.name.split("::")[1] if isinstance(node.target, torch._ops.OpOverload) else ""
+    return operator_name(node.target) if isinstance(node.target, torch._ops.OpOverload) else ""
+
+
+def operator_name(target: torch._ops.OpOverload) -> str:
+    """The name of an operator without its namespace and overload."""
+    return str(target._schema.name.split("::")[1])
 
 
 def argument(node: Node, position: int, name: str, default: Any = None) -> Any:

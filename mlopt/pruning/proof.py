@@ -10,8 +10,8 @@ reference is then the dense graph with those statistics taken over what stays
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,8 +19,8 @@ from torch import nn
 
 from mlopt.model.capture import capturable
 from mlopt.model.outputs import first_tensors
-from mlopt.model.surgery import Surgery, cut_tensor
-from mlopt.model.tensors import canonical, holders
+from mlopt.model.surgery import cut_tensor
+from mlopt.model.tensors import by_name, canonical
 from mlopt.pruning.masking import masked, replace_zeros
 
 TOLERANCE = 1e-4
@@ -61,9 +61,6 @@ class Proof:
     precision: str = "float32"
     trained: bool = False
 
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class _Precision:
@@ -101,7 +98,7 @@ class Prover:
             dense
         )  # a shared tensor goes under its first name, and functional_call ties the others
         self._random = replace_zeros(self._state)
-        self._named = {name: tensor for name, _, _, tensor in holders(dense)}
+        self._named = by_name(dense)
         self._cuts = {id(self._named[name]): keeps for name, keeps in cuts.items()}
         self._wanted: dict[torch.dtype | None, tuple[list[torch.Tensor], list[torch.Tensor]]] = {}
 
@@ -144,8 +141,8 @@ class Prover:
                 f"the pruned module gives {[tuple(t.shape) for t in got]}, the dense one"
                 f" {[tuple(t.shape) for t in want]}"
             )
-        error = max((distance(a, b) for a, b in zip(got, want, strict=True)), default=0.0)
-        moved = max((distance(a, b) for a, b in zip(want, plain, strict=True)), default=0.0)
+        error = furthest(got, want)
+        moved = furthest(want, plain)
         resolution = RESOLUTION.get(precision.dtype or torch.float32, 1e-5)
         # In float64, masking that moves nothing can only mean that nothing reads the
         # cut channels.
@@ -191,15 +188,9 @@ def _run_of(module: nn.Module) -> Run:
     return lambda weights, inputs: torch.func.functional_call(module, dict(weights), inputs)
 
 
-def prove(
-    dense: nn.Module,
-    pruned: nn.Module,
-    surgery: Surgery,
-    inputs: tuple[Any, ...],
-    reference: Run | None = None,
-) -> Proof:
-    """`Prover` for one pruned module."""
-    return Prover(dense, surgery.weights, inputs, reference).prove(pruned)
+def furthest(x: Iterable[torch.Tensor], y: Iterable[torch.Tensor]) -> float:
+    """The largest `distance` between outputs in the same places."""
+    return max((distance(a, b) for a, b in zip(x, y, strict=True)), default=0.0)
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -10,6 +10,7 @@ import torch
 from torch.fx import Node
 
 from mlopt.pruning.labels import Array
+from mlopt.pruning.nodes import operator_name
 
 if TYPE_CHECKING:
     from mlopt.pruning.propagation import Propagation
@@ -49,7 +50,7 @@ def rule_of(target: object) -> Rule | None:
     """
     if not isinstance(target, torch._ops.OpOverload):
         return None
-    name = target._schema.name.split("::")[1]
+    name = operator_name(target)
     found = RULES.get(name) or RULES.get(name.removesuffix("_"))
     return RULES["pointwise"] if found is None and torch.Tag.pointwise in target.tags else found
 

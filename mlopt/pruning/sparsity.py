@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
-from mlopt.model.tensors import holders
+from mlopt.model.tensors import by_name
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,13 @@ def _two_of_four(score: torch.Tensor) -> torch.Tensor:
 
 def masks_of(module: nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:
     """For each named weight, 1 where it is not zero."""
-    named = {name: tensor for name, _, _, tensor in holders(module)}
+    named = by_name(module)
     return {name: (named[name] != 0).to(named[name].dtype) for name in names if name in named}
 
 
 @torch.no_grad()
-def put_back(module: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
-    """Make the masked weights zero again, after a step moved them."""
-    named = {name: tensor for name, _, _, tensor in holders(module)} if masks else {}
+def put_back(weights: Mapping[str, torch.Tensor], masks: Mapping[str, torch.Tensor]) -> None:
+    """Make the masked weights zero again, after a step moved them. `weights`: the
+    module's, by name."""
     for name, mask in masks.items():
-        named[name].mul_(mask)
+        weights[name].mul_(mask)

@@ -27,26 +27,12 @@ def cuts_of(cut: Cut) -> Surgery:
     return surgery
 
 
-def kept_heads(module: nn.Module, surgery: Surgery) -> dict[str, int]:
-    """Attention modules whose heads were cut: the output projection's columns say how
-    many are left.
-    """
-    out = {}
-    for path, child in module.named_modules():
-        if isinstance(child, nn.MultiheadAttention):
-            keeps = surgery.weights.get(f"{path}.out_proj.weight" if path else "out_proj.weight")
-            if keeps is not None and keeps[1] is not None:
-                out[path] = len(keeps[1]) // int(child.head_dim)
-    return out
-
-
 def leaf_changes(module: nn.Module, surgery: Surgery, cut_statistics: bool = False) -> None:
     """Add what the stock layers remember of their own sizes, and what must take over
     from `nn.MultiheadAttention`.
 
     `module` is still dense. `cut_statistics`: group normalisations keep their groups.
     """
-    heads = kept_heads(module, surgery)
     for path, child in module.named_modules():
         prefix = f"{path}." if path else ""
 
@@ -101,10 +87,12 @@ def leaf_changes(module: nn.Module, surgery: Surgery, cut_statistics: bool = Fal
             surgery.set(
                 path, "num_parameters", child.num_parameters, kept("weight", 0) or child.num_parameters
             )
-        elif isinstance(child, nn.MultiheadAttention) and path in heads:
-            surgery.modules[path] = ATTENTION
-            surgery.set(path, "num_heads", child.num_heads, heads[path])
-            surgery.set(path, "_qkv_same_embed_dim", child._qkv_same_embed_dim, False)
+        elif isinstance(child, nn.MultiheadAttention):
+            width = kept("out_proj.weight", 1)
+            if width is not None:
+                surgery.modules[path] = ATTENTION
+                surgery.set(path, "num_heads", child.num_heads, width // int(child.head_dim))
+                surgery.set(path, "_qkv_same_embed_dim", child._qkv_same_embed_dim, False)
 
 
 LEAVES = (

@@ -22,13 +22,12 @@ further.
 
 @dataclass(frozen=True)
 class Widths:
-    """How many classes each group keeps, and what was asked and reached (shares of the
-    dense metric that remain).
+    """How many classes each group keeps, and what was asked (a share of the dense
+    metric that remains).
     """
 
     kept: NDArray[np.int64]
     asked: float
-    reached: float
     floor: float
     unrounded: float
     ideal: NDArray[np.float64]
@@ -179,7 +178,6 @@ def solve(
     return Widths(
         kept=kept.astype(np.int64),
         asked=1.0 - amount.remove,
-        reached=search.measure(kept) / search.dense,
         floor=search.measure(search.least) / search.dense,
         unrounded=search.measure(ideal) / search.dense,
         ideal=ideal,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mlopt.errors import MloptError, PassFailed
+from mlopt.errors import MloptError, PassFailed, last_lines
 from mlopt.model.trust import Trust
 from mlopt.runtimes.base import Arrays, OpenOptions
 from mlopt.runtimes.messages import (
@@ -163,7 +163,7 @@ class Worker:
         if not line:
             code = self._process.wait()
             self._log.seek(0)
-            tail = " | ".join(self._log.read().strip().splitlines()[-3:])
+            tail = last_lines(self._log.read())
             what = f"did not answer within {timeout_s:.0f} s" if expired.is_set() else f"died with {code}"
             raise PassFailed(
                 f"the process that runs {self.name} {what}{': ' + tail if tail else ''}",

@@ -15,14 +15,25 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, TypeVar
 
-from mlopt.errors import DataError, MloptError, PassFailed
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch.nn.parallel import DistributedDataParallel
+
+from mlopt.data.sets import load_data
+from mlopt.errors import DataError, MloptError, PassFailed, last_lines
+from mlopt.model import bundle
+from mlopt.model.tensors import canonical
 from mlopt.model.trust import Trust
+from mlopt.recipe.configs import Distill
 from mlopt.records.edge import from_json, read_json, to_json, write_json
 from mlopt.system.processes import die_with_parent, python_path
-from mlopt.training.loop import Fit, Progress, Trainer
+from mlopt.training.loop import Fit, Progress, Trainer, World, fit
+from mlopt.training.objectives import Objective, distillation, supervised
 
 TIMEOUT_S = 600.0
 T = TypeVar("T")
@@ -116,9 +127,9 @@ def _wait(children: Sequence[subprocess.Popen[bytes]], logs: Sequence[IO[str]]) 
         failed = sorted((code != DataError.exit_code, rank, code) for rank, code in enumerate(codes) if code)
         for _, rank, code in failed:
             logs[rank].seek(0)
-            tail = logs[rank].read().strip().splitlines()[-3:]
+            tail = last_lines(logs[rank].read())
             kind = DataError if code == DataError.exit_code else PassFailed
-            words = f"training process {rank} of {len(children)} ended with {code}: {' | '.join(tail)}"
+            words = f"training process {rank} of {len(children)} ended with {code}: {tail}"
             raise kind(words, "try --nproc 1")
         if all(code == 0 for code in codes):
             return
@@ -131,20 +142,7 @@ def _work(path: Path, rank: int) -> None:
     die_with_parent()
     group = _read(_Group, path)
     job = group.job
-    from datetime import timedelta
-
-    import torch
-    import torch.distributed as dist
-    from safetensors.torch import save_file
-    from torch.nn.parallel import DistributedDataParallel
-
-    from mlopt.data.sets import load_data
-    from mlopt.model import bundle
-    from mlopt.model.tensors import canonical
-    from mlopt.recipe.configs import Distill
-    from mlopt.training.loop import World, fit
-    from mlopt.training.objectives import Objective, distillation, supervised
-    from mlopt.training.sync_norm import synchronised
+    from mlopt.training.sync_norm import synchronised  # brings torch.distributed.nn along
 
     device = f"cuda:{rank}" if job.device == "cuda" else "cpu"
     torch.set_num_threads(job.threads)

@@ -16,7 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mlopt.data.sets import Batch, Part, check_batch
 from mlopt.errors import PassFailed
+from mlopt.model.capture import evaluating
 from mlopt.model.outputs import logits_of
+from mlopt.model.tensors import by_name
 from mlopt.pruning.sparsity import masks_of, put_back
 from mlopt.recipe.configs import Distill, Finetune, Train
 from mlopt.training.objectives import Objective
@@ -112,7 +114,7 @@ def fit(
     module.train()
     inner = module.module if isinstance(module, nn.parallel.DistributedDataParallel) else module
     optimizer = optimizer_of(inner, config)
-    masks = masks_of(inner, sparse)
+    weights, masks = by_name(inner), masks_of(inner, sparse)
     low, high = config.part
     whole_schedule = round(total / (high - low)) if high > low else total
     losses: list[float] = []
@@ -145,7 +147,7 @@ def fit(
                     round(low * whole_schedule) + step, whole_schedule, config.warmup
                 )
             optimizer.step()
-            put_back(inner, masks)
+            put_back(weights, masks)
             optimizer.zero_grad(set_to_none=True)
             sums += torch.tensor([value * len(inputs[0]), len(inputs[0])], dtype=torch.float64)
             step += 1
@@ -219,19 +221,16 @@ def recalibrate_batch_norm(
     ]
     if not norms:
         return False
-    modes = {child: child.training for child in module.modules()}
     momenta = [norm.momentum for norm in norms]
-    module.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative average
-        norm.train()
-    for index, (inputs, _) in enumerate(part.batches(size, seed=seed)):
-        if index >= batches or len(inputs[0]) < 2:
-            break
-        module(*inputs)
+    with evaluating(module):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # cumulative average
+            norm.train()
+        for index, (inputs, _) in enumerate(part.batches(size, seed=seed)):
+            if index >= batches or len(inputs[0]) < 2:
+                break
+            module(*inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    for child, mode in modes.items():
-        child.training = mode
     return True

@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from mlopt.model.graph import container
 from mlopt.pruning.call_arguments import Unwritten, renewed_arguments
 from mlopt.pruning.cut import Cut
-from mlopt.pruning.nodes import argument, op_name, shape, user_outputs
+from mlopt.pruning.nodes import argument, enclosing, op_name, owner, shape, user_outputs
 
 
 def rewrite(cut: Cut, tensors: Mapping[str, torch.Tensor], dense: nn.Module) -> GraphModule:
@@ -121,7 +121,7 @@ class _Writer:
         at = 6 if name == "batch_norm" else 5
         momentum, eps = float(node.args[at]), float(node.args[at + 1])  # type: ignore[arg-type]
         rank = len(shape(node.args[0]))  # type: ignore[arg-type]
-        held = _find(self.root, path)
+        held = self.root.get_submodule(path)
         if not isinstance(held, nn.modules.batchnorm._BatchNorm):
             kind = {4: nn.BatchNorm2d, 5: nn.BatchNorm3d}.get(rank, nn.BatchNorm1d)
             made = kind(
@@ -146,11 +146,10 @@ class _Writer:
         """Put the layer back. A decomposed graph has only a copy where one was, and
         none of a rate that was given to `F.dropout`.
         """
-        path, kind = list((node.meta.get("nn_module_stack") or {"": ("", "")}).values())[-1]
         if name != "clone":
             rate = float(argument(node, 1, "p"))
-        elif str(kind).startswith("torch.nn.modules.dropout."):
-            rate = float(self.dense.get_submodule(path.split("@")[0]).p)  # type: ignore[arg-type]
+        elif owner(node).startswith("torch.nn.modules.dropout."):
+            rate = float(self.dense.get_submodule(enclosing(node)[0]).p)  # type: ignore[arg-type]
         else:
             return False
         layer = f"dropout_{len(self.new)}"
@@ -177,15 +176,6 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, (Node, bool, int, float)):
         return value
     raise Unwritten(f"the model returns a {type(value).__name__}, which is no plain container")
-
-
-def _find(root: nn.Module, path: str) -> nn.Module | None:
-    for part in path.split(".") if path else []:
-        child = root._modules.get(part)
-        if child is None:
-            return None
-        root = child
-    return root
 
 
 def place(root: nn.Module, name: str, tensor: torch.Tensor) -> None:
